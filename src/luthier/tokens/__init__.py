@@ -1,0 +1,21 @@
+"""An example becomes ids with a proven loss mask, and a ledger of what was dropped. No torch."""
+
+from luthier.tokens.encoding import IGNORED, Encoded, encode_chat, encode_prompt
+from luthier.tokens.ledger import Dropped, EncodedSplit, Ledger, check_ledger, encode_split
+from luthier.tokens.templates import ChatTemplate
+from luthier.tokens.tokenizer import Tokenized, Tokenizer
+
+__all__ = [
+    "IGNORED",
+    "ChatTemplate",
+    "Dropped",
+    "Encoded",
+    "EncodedSplit",
+    "Ledger",
+    "Tokenized",
+    "Tokenizer",
+    "check_ledger",
+    "encode_chat",
+    "encode_prompt",
+    "encode_split",
+]

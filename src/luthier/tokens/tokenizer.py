@@ -1,0 +1,138 @@
+"""Text becomes token ids with character offsets: the model's own tokenizer, read from its folder.
+
+Works on the files every source is brought to (tokenizer.json, tokenizer_config.json,
+chat_template.jinja, generation_config.json, config.json) through the tokenizers library, so that
+checking and previewing data never loads torch.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from luthier.errors import ModelError, TemplateError
+from luthier.tokens.templates import ChatTemplate
+
+SPECIAL_TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenized:
+    """Ids of a text and, per id, the characters [start, end) it covers."""
+
+    ids: list[int]
+    offsets: list[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """A model's tokenizer, its chat template, and the ids its generation stops on."""
+
+    backend: tokenizers.Tokenizer
+    template: ChatTemplate
+    stop_ids: frozenset[int]
+    """Ids that end a generation: the union of what generation config, config and tokenizer say."""
+    pad_id: int
+    context_length: int | None
+    """Longest sequence the model was made for, in tokens, if its config says."""
+
+    @classmethod
+    def load(cls, folder: Path, chat_template: Path | None = None) -> "Tokenizer":
+        """Read from a model folder; `chat_template` replaces the model's own.
+
+        Raises ModelError for missing or broken files, TemplateError when there is no template.
+        """
+        path = folder / "tokenizer.json"
+        try:
+            backend = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the Rust library raises plain Exception for every failure
+            raise ModelError(
+                f"cannot be read: {error}", where=str(path), advice="fetch the model again"
+            ) from error
+        backend.no_truncation()
+        backend.no_padding()
+        settings = _read_json(folder / "tokenizer_config.json")
+        config = _read_json(folder / "config.json")
+        special = _special_tokens(settings)
+        template = ChatTemplate(_template_source(folder, settings, chat_template), special)
+        stop_ids = _stop_ids(folder, config, backend.token_to_id(special.get("eos_token", "")))
+        if not stop_ids:
+            raise ModelError(
+                "names no token that ends an answer",
+                where=str(folder),
+                accepted="eos_token_id in generation_config.json or config.json",
+            )
+        pad = config.get("pad_token_id")
+        return cls(
+            backend,
+            template,
+            frozenset(stop_ids),
+            pad_id=pad if isinstance(pad, int) and pad >= 0 else min(stop_ids),
+            context_length=config.get("max_position_embeddings"),
+        )
+
+    def encode(self, text: str) -> Tokenized:
+        """Ids and offsets of rendered text; special tokens in it count as such, none is added."""
+        encoding = self.backend.encode(str.__str__(text), add_special_tokens=False)
+        return Tokenized(encoding.ids, encoding.offsets)
+
+    def decode(self, ids: list[int], *, keep_special: bool = False) -> str:
+        """Text of ids."""
+        return self.backend.decode(ids, skip_special_tokens=not keep_special)
+
+    @cached_property
+    def vocabulary_size(self) -> int:
+        """Number of ids, added tokens included."""
+        return self.backend.get_vocab_size(with_added_tokens=True)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot be read: {error}", where=str(path)) from error
+    return loaded if isinstance(loaded, dict) else {}
+
+
+def _special_tokens(settings: dict[str, Any]) -> dict[str, str]:
+    """Names templates use -> token text; older files hold an object with "content"."""
+    found = {}
+    for name in SPECIAL_TOKEN_NAMES:
+        token = settings.get(name)
+        text = token.get("content") if isinstance(token, dict) else token
+        if isinstance(text, str):
+            found[name] = text
+    return found
+
+
+def _template_source(folder: Path, settings: dict[str, Any], chosen: Path | None) -> str:
+    path = chosen or folder / "chat_template.jinja"
+    if chosen or path.exists():
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise TemplateError(f"cannot be read: {error}", where=str(path)) from error
+    template = settings.get("chat_template")
+    if isinstance(template, list):  # several named templates; the default one is for plain chats
+        template = next((t["template"] for t in template if t.get("name") == "default"), None)
+    if not isinstance(template, str):
+        raise TemplateError(
+            "the model has no chat template",
+            where=str(folder),
+            accepted="chat_template.jinja, or chat_template in tokenizer_config.json",
+            advice="choose an instruct model, or name a Jinja file in model.chat_template",
+        )
+    return template
+
+
+def _stop_ids(folder: Path, config: dict[str, Any], eos_id: int | None) -> set[int]:
+    stop: set[int] = set() if eos_id is None else {eos_id}
+    for settings in (_read_json(folder / "generation_config.json"), config):
+        value = settings.get("eos_token_id")
+        stop |= {value} if isinstance(value, int) else set(value or ())
+    return stop
