@@ -12,10 +12,12 @@ S keys a tile sees.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+from luthier.errors import ModelError
 
 FLAT = "luthier_flat"
 """Name of the implementation in transformers' attention registry."""
@@ -38,6 +40,21 @@ class FlatLayout:
     """Where the segments of a flat batch lie, cut into tiles."""
 
     tiles: tuple[Tile, ...]
+
+    @classmethod
+    def after(cls, prefix: int, lengths: Sequence[int]) -> "FlatLayout":
+        """Layout of sequences whose first `prefix` keys are already there, ahead of the queries.
+
+        Query rows count from the first new token, keys from the prefix's first.
+        """
+        forest = cls.of((prefix, *lengths), (-1, *(0 for _ in lengths)))
+        return cls(
+            tuple(
+                Tile(tile.start - prefix, tile.end - prefix, tile.keys)
+                for tile in forest.tiles
+                if tile.start >= prefix
+            )
+        )
 
     @classmethod
     def of(cls, lengths: Sequence[int], parents: Sequence[int] | None = None) -> "FlatLayout":
@@ -78,7 +95,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, layout: FlatLayout, scale:
     query [K, T, G, D], key and value [K, T, D] -> [K, T, G, D], in the query's dtype; softmax in
     float32. Probabilities are recomputed in the backward pass, never stored.
     """
-    return _FlatAttention.apply(query, key, value, layout, scale)  # type: ignore[no-any-return]
+    mixed: Tensor = _FlatAttention.apply(query, key, value, layout, scale)  # type: ignore[no-untyped-call]
+    return mixed
 
 
 def _gathered(x: Tensor, ranges: tuple[tuple[int, int], ...]) -> Tensor:
@@ -133,7 +151,9 @@ class _FlatAttention(torch.autograd.Function):
             shares = scores.sub_(normalizer[:, rows, :, None]).exp_()
             low = shares.flatten(1, 2).to(value.dtype)
             grad_shares = torch.bmm(tile_grad, tile_value.transpose(1, 2)).view_as(shares).float()
-            grad_scores = grad_shares.sub_(correction[:, rows, :, None]).mul_(shares).mul_(ctx.scale)
+            grad_scores = (
+                grad_shares.sub_(correction[:, rows, :, None]).mul_(shares).mul_(ctx.scale)
+            )
             flat = grad_scores.flatten(1, 2).to(query.dtype)
             grad_query[:, rows] = torch.bmm(flat, tile_key).view_as(grad_query[:, rows])
             _scatter(grad_key, torch.bmm(flat.transpose(1, 2), tile_query), tile.keys)
@@ -148,6 +168,26 @@ def _scatter(total: Tensor, part: Tensor, ranges: tuple[tuple[int, int], ...]) -
         offset += end - start
 
 
+class KeyValues(Protocol):
+    """Keys and values of earlier tokens, which new queries attend to as well."""
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """Remember the new key and value [K, T, D]; attention of query [K, T, G, D], same shape."""
+        ...
+
+
+def _refuse_unknown(settings: dict[str, Any], num_tokens: int) -> None:
+    window = settings.get("sliding_window")
+    unknown = [name for name in ("softcap", "s_aux") if settings.get(name) is not None]
+    if window is not None and num_tokens > window:
+        unknown.append(f"a sliding window of {window} tokens")
+    if unknown:
+        raise ModelError(
+            f"the model's attention uses {', '.join(unknown)}, which is not supported yet",
+            advice="choose another architecture, or shorten the examples below the window",
+        )
+
+
 def flat_attention_forward(
     module: torch.nn.Module,
     query: Tensor,
@@ -156,17 +196,26 @@ def flat_attention_forward(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     flat_layout: FlatLayout | None = None,
+    cache: KeyValues | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention interface: [1, heads, T, D] in, [1, T, heads, D] out."""
-    assert flat_layout is not None and query.shape[0] == 1, "flat batches have one token axis"
+    """transformers' attention interface: [1, heads, T, D] in, [1, T, heads, D] out.
+
+    With a cache, the cache attends; without, the layout says who sees whom. Raises ModelError for
+    kinds of attention that are not computed here, rather than leave them out.
+    """
+    assert query.shape[0] == 1, "flat batches have one token axis"
+    _refuse_unknown(kwargs, key.shape[2])
     _, num_query_heads, num_tokens, width = query.shape
     num_heads = key.shape[1]
     grouped = query[0].unflatten(0, (num_heads, num_query_heads // num_heads)).transpose(1, 2)
-    mixed = attend(
-        grouped.contiguous(), key[0].contiguous(), value[0].contiguous(), flat_layout,
-        scaling if scaling is not None else width**-0.5,
-    )  # fmt: skip
+    grouped, key, value = grouped.contiguous(), key[0].contiguous(), value[0].contiguous()
+    scale = scaling if scaling is not None else width**-0.5
+    if cache is not None:
+        mixed = cache.attend(int(module.layer_idx), grouped, key, value, scale)  # type: ignore[arg-type]
+    else:
+        assert flat_layout is not None, "a flat batch brings its layout"
+        mixed = attend(grouped, key, value, flat_layout, scale)
     return mixed.permute(1, 0, 2, 3).reshape(1, num_tokens, num_query_heads, width), None
 
 

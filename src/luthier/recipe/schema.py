@@ -18,7 +18,7 @@ T = TypeVar("T")
 def settled(value: T | Auto) -> T:
     """The value of a field whose "auto" has been decided; for use on resolved recipes only."""
     assert value != "auto", "a resolved recipe holds no auto"
-    return value  # type: ignore[return-value]
+    return value
 
 
 class Section(BaseModel):
@@ -51,13 +51,13 @@ class Data(Section):
     """File of held-out rows; without one, a share of the training file."""
     format: Literal["auto", "messages", "prompt-completion", "instruction", "sharegpt"] = "auto"
     """How a row is laid out; auto recognises it by its fields."""
-    validation_share: float = Field(0.1, ge=0, lt=1)
+    validation_share: float = Field(default=0.1, ge=0, lt=1)
     """Share of the training file that becomes validation rows when no file is named."""
-    test_share: float = Field(0.1, ge=0, lt=1)
+    test_share: float = Field(default=0.1, ge=0, lt=1)
     """Share of the training file that becomes test rows when no file is named."""
-    limit: int | None = Field(None, ge=1)
+    limit: int | None = Field(default=None, ge=1)
     """Use at most this many training rows, chosen by hash so that the choice is stable."""
-    max_dropped_share: float = Field(0.01, ge=0, le=1)
+    max_dropped_share: float = Field(default=0.01, ge=0, le=1)
     """Refuse the run when more than this share of the training rows cannot be used."""
 
     @model_validator(mode="after")
@@ -79,11 +79,11 @@ class SFT(Section):
 class LoRA(Section):
     """Low-rank adapters on the frozen model (Hu et al. 2021)."""
 
-    rank: int = Field(16, ge=1)
+    rank: int = Field(default=16, ge=1)
     """Rank of the update matrices; higher learns more and costs memory."""
-    alpha: float = Field(32, gt=0)
+    alpha: float = Field(default=32, gt=0)
     """Scale of the update: it is multiplied by alpha / rank."""
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout on the adapter's input; 0 keeps the shared-prefix speed-up exact."""
     targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
     """Linear layers that get an adapter: all but the head, or names such as q_proj."""
@@ -92,33 +92,33 @@ class LoRA(Section):
 class Training(Section):
     """How the steps are taken."""
 
-    epochs: int | Auto = Field("auto")
+    epochs: int | Auto = Field(default="auto")
     """Passes over the training rows."""
-    max_steps: int | None = Field(None, ge=1)
+    max_steps: int | None = Field(default=None, ge=1)
     """Stop after this many optimizer steps, whatever the epochs say."""
-    batch_size: int | Auto = Field("auto")
+    batch_size: int | Auto = Field(default="auto")
     """Examples per optimizer step, on all devices together."""
-    micro_batch_tokens: int | Auto = Field("auto")
+    micro_batch_tokens: int | Auto = Field(default="auto")
     """Tokens computed at once; changes memory and speed, never the result."""
-    max_length: int | Auto = Field("auto")
+    max_length: int | Auto = Field(default="auto")
     """Longest example in tokens; longer ones are dropped and listed, never cut."""
-    learning_rate: float | Auto = Field("auto")
+    learning_rate: float | Auto = Field(default="auto")
     """Peak learning rate."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Course of the learning rate after the warm-up."""
-    warmup_ratio: float = Field(0.05, ge=0, lt=1)
+    warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
     """Share of all steps over which the learning rate rises to its peak."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's decoupled weight decay."""
-    max_grad_norm: float = Field(1.0, gt=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are scaled down to this norm when they exceed it."""
-    evaluate_every: int | Auto = Field("auto")
+    evaluate_every: int | Auto = Field(default="auto")
     """Steps between two measurements of the validation loss."""
-    patience: int = Field(3, ge=1)
+    patience: int = Field(default=3, ge=1)
     """Stop after this many validation losses without a better one."""
-    checkpoint_every: int | Auto = Field("auto")
+    checkpoint_every: int | Auto = Field(default="auto")
     """Steps between two checkpoints."""
-    seed: int = Field(0, ge=0, lt=2**31)
+    seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of the order of rows, the adapter's start and dropout."""
 
     @field_validator(
@@ -144,15 +144,15 @@ class Evaluation(Section):
     """The score the verdict is about; auto takes the first of the metrics."""
     pattern: str = ""
     """Regular expression that an answer must match from start to end; for the regex metric."""
-    limit: int | None = Field(None, ge=1)
+    limit: int | None = Field(default=None, ge=1)
     """Use at most this many test rows, chosen by hash so that the choice is stable."""
     shots: tuple[int, ...] = (4,)
     """Numbers of training examples to put in the prompt, one baseline each."""
     max_new_tokens: int | Auto = "auto"
     """Longest answer in tokens."""
-    confidence: float = Field(0.95, gt=0.5, lt=1)
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
     """Confidence level of every interval."""
-    resamples: int = Field(10_000, ge=100)
+    resamples: int = Field(default=10_000, ge=100)
     """Bootstrap resamples."""
 
     @model_validator(mode="after")
@@ -184,7 +184,7 @@ class Runtime(Section):
 class Recipe(Section):
     """Everything a run may be told."""
 
-    name: str = Field("", max_length=64, pattern=r"^[A-Za-z0-9._-]*$")
+    name: str = Field(default="", max_length=64, pattern=r"^[A-Za-z0-9._-]*$")
     """Name of the run; empty takes the recipe's file name."""
     model: Model
     data: Data

@@ -113,9 +113,7 @@ def _serving_length(
     tokenizer: Tokenizer, chat: Chat, turn: int, text: str, tokens: Tokenized
 ) -> int:
     """Number of tokens of the serving prompt for this turn, proven a prefix of the render."""
-    served = tokenizer.template.render(
-        chat.messages[:turn], chat.tools, add_generation_prompt=True
-    )
+    served = tokenizer.template.render(chat.messages[:turn], chat.tools, add_generation_prompt=True)
     served, text = str.__str__(served), str.__str__(text)
     if not text.startswith(served):
         raise TemplateError(
@@ -145,9 +143,7 @@ def _end_of_turn(
     """Index after the token that ends this turn, which must be one generation stops on."""
     first, last = covered[turn][0][0], covered[turn][-1][1]
     following = next((spans[0][0] for spans in covered[turn + 1 :] if spans), None)
-    for index, (token, (start, end)) in enumerate(
-        zip(tokens.ids, tokens.offsets, strict=True)
-    ):
+    for index, (token, (start, end)) in enumerate(zip(tokens.ids, tokens.offsets, strict=True)):
         if following is not None and start >= following:
             break
         if token not in tokenizer.stop_ids or end <= first:

@@ -1,0 +1,131 @@
+"""Scores become estimates, and two systems' scores a paired comparison.
+
+Takes scores per row in the order of the rows, gives `Estimate`s and `Comparison`s. A row without a
+score under either system is left out of the pair, and `n` says how many are left. Each call draws
+from its own generator, so that another metric or system never changes an interval.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from luthier.evaluation.power import detectable_mean_difference, detectable_rate_difference
+from luthier.evaluation.statistics import (
+    Interval,
+    Significance,
+    mcnemar,
+    mean_interval,
+    mean_test,
+    tango,
+    wilson,
+)
+from luthier.evaluation.values import Comparison, Estimate, Metric, SystemResult
+from luthier.recipe import Evaluation
+
+# A number has clearly changed on one row when it moved by more than this, in the metric's unit:
+# 5 points of 100, or every token of the target about a tenth more or less likely.
+CLEAR_CHANGE = {"share": 0.05, "points": 5.0, "nats": 0.1}
+RANGES = {"share": (0.0, 1.0), "points": (0.0, 100.0), "nats": (0.0, float("inf"))}
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    example_id: str
+    baseline: float
+    candidate: float
+
+    @property
+    def difference(self) -> float:
+        return self.candidate - self.baseline
+
+
+def estimate(
+    metric: Metric, scores: Sequence[float | None], evaluation: Evaluation, *, seed: int
+) -> Estimate:
+    """The mean over the rows that have a score, every row counting once, with its interval."""
+    known = [score for score in scores if score is not None]
+    if not known:
+        return Estimate(None, None, None, 0, "no scored rows")
+    value = sum(known) / len(known)
+    if metric.kind == "pass_fail":
+        interval = wilson(round(sum(known)), len(known), evaluation.confidence)
+    else:
+        rng = np.random.default_rng(seed)
+        interval = mean_interval(known, evaluation.confidence, evaluation.resamples, rng)
+    lowest, highest = RANGES[metric.unit]
+    low = None if interval.low is None else max(interval.low, lowest)
+    high = None if interval.high is None else min(interval.high, highest)
+    return Estimate(value, low, high, len(known), interval.method)
+
+
+def compare(
+    metric: Metric,
+    baseline: SystemResult,
+    candidate: SystemResult,
+    evaluation: Evaluation,
+    *,
+    seed: int,
+) -> Comparison | None:
+    """Compare two systems row by row; None when no row has a score under both."""
+    pairs = _pairs(metric, baseline, candidate)
+    if not pairs:
+        return None
+    sign = 1 if metric.higher_is_better else -1
+    margin = 0.0 if metric.kind == "pass_fail" else CLEAR_CHANGE[metric.unit]
+    compare_pairs = _compare_rates if metric.kind == "pass_fail" else _compare_means
+    interval, significance, detectable = compare_pairs(pairs, evaluation, seed)
+    baseline_value = sum(pair.baseline for pair in pairs) / len(pairs)
+    candidate_value = sum(pair.candidate for pair in pairs) / len(pairs)
+    return Comparison(
+        metric=metric.name,
+        baseline=baseline.name,
+        candidate=candidate.name,
+        n=len(pairs),
+        baseline_value=baseline_value,
+        candidate_value=candidate_value,
+        difference=candidate_value - baseline_value,
+        low=interval.low,
+        high=interval.high,
+        interval_method=interval.method,
+        p_value=significance.p_value,
+        test=significance.test,
+        minimum_detectable=detectable,
+        fixed=tuple(p.example_id for p in pairs if sign * p.difference > margin),
+        broken=tuple(p.example_id for p in pairs if -sign * p.difference > margin),
+    )
+
+
+def _pairs(metric: Metric, baseline: SystemResult, candidate: SystemResult) -> list[_Pair]:
+    ids = (prediction.example_id for prediction in candidate.predictions)
+    scores = zip(ids, baseline.scores[metric.name], candidate.scores[metric.name], strict=True)
+    return [
+        _Pair(example_id, before, after)
+        for example_id, before, after in scores
+        if before is not None and after is not None
+    ]
+
+
+def _compare_rates(
+    pairs: Sequence[_Pair], evaluation: Evaluation, seed: int
+) -> tuple[Interval, Significance, float | None]:
+    n = len(pairs)
+    up = sum(pair.difference > 0 for pair in pairs)
+    down = sum(pair.difference < 0 for pair in pairs)
+    return (
+        tango(up, down, n, evaluation.confidence),
+        mcnemar(up, down),
+        detectable_rate_difference(min(up, down), n, evaluation.confidence),
+    )
+
+
+def _compare_means(
+    pairs: Sequence[_Pair], evaluation: Evaluation, seed: int
+) -> tuple[Interval, Significance, float | None]:
+    differences = [pair.difference for pair in pairs]
+    confidence, resamples = evaluation.confidence, evaluation.resamples
+    return (
+        mean_interval(differences, confidence, resamples, np.random.default_rng(seed)),
+        mean_test(differences, resamples, np.random.default_rng(seed)),
+        detectable_mean_difference(differences, confidence),
+    )

@@ -1,0 +1,135 @@
+"""A comparison becomes a decision, and the decision one paragraph in plain words.
+
+The tuned system is held against the strongest prompt on the primary metric: choosing the best
+prompt on the test rows favours the prompt, so the verdict errs on the side of not helping. Better
+or worse takes both an interval without 0 and a p-value below 1 - confidence; anything else is
+"cannot tell".
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from luthier.evaluation.comparing import CLEAR_CHANGE
+from luthier.evaluation.power import rows_for_mean_difference, rows_for_rate_difference
+from luthier.evaluation.values import Comparison, Metric, SystemResult, Verdict
+from luthier.evaluation.wording import (
+    format_difference,
+    format_estimate,
+    format_interval,
+    format_p,
+)
+
+Decision = Literal["better", "worse", "cannot tell"]
+
+PROMPTED = ("zero_shot", "few_shot")
+
+
+def strongest_prompt(systems: Sequence[SystemResult], metric: Metric) -> SystemResult | None:
+    """The prompted system with the best value; None when none has one.
+
+    Of equals the cheaper: no examples before some, then the order given, fewest examples first.
+    """
+    sign = 1 if metric.higher_is_better else -1
+    prompted = [system for system in systems if system.kind in PROMPTED]
+    ranked = [
+        (-sign * value, PROMPTED.index(system.kind), position)
+        for position, system in enumerate(prompted)
+        if (value := system.estimates[metric.name].value) is not None
+    ]
+    return prompted[min(ranked)[-1]] if ranked else None
+
+
+def decide(
+    metric: Metric,
+    baseline: SystemResult,
+    candidate: SystemResult,
+    comparison: Comparison,
+    confidence: float,
+) -> Verdict:
+    """Say whether the candidate is better, worse, or whether these rows cannot tell."""
+    decision = _decision(metric, comparison, confidence)
+    at = f" at n = {comparison.n}" if decision == "cannot tell" else ""
+    sentences = (
+        f"{decision.capitalize()}{at}.",
+        _levels(metric, baseline, candidate, confidence),
+        _difference(metric, comparison, confidence),
+        _unscored(comparison, len(candidate.predictions)),
+        _changed_rows(metric, comparison),
+        _resolution(metric, comparison),
+        _rows_needed(metric, comparison, confidence) if decision == "cannot tell" else "",
+    )
+    return Verdict(decision, " ".join(sentence for sentence in sentences if sentence), comparison)
+
+
+def _decision(metric: Metric, comparison: Comparison, confidence: float) -> Decision:
+    low, high = comparison.low, comparison.high
+    excludes_zero = low is not None and high is not None and (low > 0 or high < 0)
+    if not excludes_zero or comparison.p_value >= 1 - confidence:
+        return "cannot tell"
+    return "better" if (comparison.difference > 0) == metric.higher_is_better else "worse"
+
+
+def _levels(
+    metric: Metric, baseline: SystemResult, candidate: SystemResult, confidence: float
+) -> str:
+    after = format_estimate(metric, candidate.estimates[metric.name], confidence)
+    before = format_estimate(metric, baseline.estimates[metric.name], confidence)
+    rows = _count(len(candidate.predictions), "held-out row")
+    return (
+        f"On {rows} the tuned model's {metric.title} is {after}, "
+        f"against {before} for the strongest prompt ({baseline.name})."
+    )
+
+
+def _difference(metric: Metric, comparison: Comparison, confidence: float) -> str:
+    difference = format_difference(metric, comparison.difference)
+    limits = format_interval(metric, comparison.low, comparison.high)
+    lower = "" if metric.higher_is_better else "; lower is better"
+    return (
+        f"The difference is {difference} ({100 * confidence:g} % interval {limits}; "
+        f"{comparison.test}, {format_p(comparison.p_value)}{lower})."
+    )
+
+
+def _unscored(comparison: Comparison, num_rows: int) -> str:
+    left_out = num_rows - comparison.n
+    if not left_out:
+        return ""
+    return f"{_count(left_out, 'row')} without a score under both systems had to be left out."
+
+
+def _changed_rows(metric: Metric, comparison: Comparison) -> str:
+    num_fixed, broken = len(comparison.fixed), len(comparison.broken) or "none"
+    fixed = _count(num_fixed, "row") if num_fixed else "No row"
+    if metric.kind == "pass_fail":
+        return f"{fixed} {'were' if num_fixed > 1 else 'was'} fixed and {broken} broken."
+    margin = format_difference(metric, CLEAR_CHANGE[metric.unit], signed=False)
+    return f"{fixed} improved and {broken} worsened by more than {margin}."
+
+
+def _resolution(metric: Metric, comparison: Comparison) -> str:
+    rows = _count(comparison.n, "row")
+    if comparison.minimum_detectable is None:
+        return f"With {rows} no difference could have been shown reliably."
+    smallest = format_difference(metric, comparison.minimum_detectable, signed=False)
+    return f"The smallest difference that {rows} could have shown reliably is {smallest}."
+
+
+def _rows_needed(metric: Metric, comparison: Comparison, confidence: float) -> str:
+    n, difference = comparison.n, abs(comparison.difference)
+    if not difference:
+        return ""
+    if metric.kind == "pass_fail":
+        changed_share = (len(comparison.fixed) + len(comparison.broken)) / n
+        needed = rows_for_rate_difference(difference, changed_share, confidence)
+    elif comparison.minimum_detectable is not None:
+        needed = rows_for_mean_difference(difference, comparison.minimum_detectable, n)
+    else:
+        return ""
+    if needed <= n:
+        return ""
+    return f"To show a difference as small as the observed one takes about {needed:,} rows."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,176 @@
+"""Scorers: a prediction and a target become one score.
+
+A scorer sees one prediction and the reference answer, and returns a number, 1 or 0 for pass or
+fail, or None when this target cannot be judged by it; it never raises on what a model wrote. It
+knows nothing of other rows, systems or statistics. An answer cut at the token limit is scored as
+it stands. A new scorer is a function of answer and target, wrapped in a `TextScorer` and entered
+in `SCORERS`.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from rouge_score.rouge_scorer import RougeScorer
+from sacrebleu.metrics.chrf import CHRF
+
+from luthier.data import Message
+from luthier.errors import ConfigError
+from luthier.evaluation.json_answers import read_json
+from luthier.evaluation.values import Metric, Prediction
+from luthier.recipe import Evaluation, settled
+
+
+class Scorer(Protocol):
+    """Anything that judges one prediction against one target."""
+
+    @property
+    def metric(self) -> Metric:
+        """What the scores mean."""
+        ...
+
+    def score(self, prediction: Prediction, target: Message) -> float | None:
+        """The score, or None when this row cannot be judged."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TextScorer:
+    """Judges the text of an answer by a function of answer and target.
+
+    A target that calls tools is not judged: its text is not the answer.
+    """
+
+    metric: Metric
+    judge: Callable[[str, str], float | None]
+
+    def score(self, prediction: Prediction, target: Message) -> float | None:
+        """What the function says of the two texts."""
+        return None if target.tool_calls else self.judge(prediction.text, target.content)
+
+
+@dataclass(frozen=True, slots=True)
+class LossScorer:
+    """Hands on the model's own loss on the target, in nats per token of that row."""
+
+    metric: Metric
+
+    def score(self, prediction: Prediction, target: Message) -> float | None:
+        """The loss the predictor measured, or None when it cannot measure one."""
+        return prediction.target_loss
+
+
+def judge_exact(answer: str, target: str) -> float:
+    """1 when the texts agree but for outer whitespace, or are equal JSON objects or arrays.
+
+    JSON by value, because the order of keys and the spacing say nothing, and a prompted model
+    cannot know which of them the data prefers. Scalars stay text: 1.10 and 1.1 may be versions.
+    """
+    if answer.strip() == target.strip():
+        return 1.0
+    expected = read_json(target)
+    if expected is None or expected.kind not in ("object", "array"):
+        return 0.0
+    return float(read_json(answer) == expected)
+
+
+def judge_json(answer: str, target: str) -> float | None:
+    """1 when the answer is JSON of the target's kind; None when the target is not JSON."""
+    expected = read_json(target)
+    if expected is None:
+        return None
+    found = read_json(answer)
+    return float(found is not None and found.kind == expected.kind)
+
+
+def judge_fields(answer: str, target: str) -> float | None:
+    """F1 over the leaves: a leaf counts when path and value agree; 0 when the answer is no JSON.
+
+    Numbers compare by value. An element of an array is known by its index.
+    """
+    expected = read_json(target)
+    if expected is None:
+        return None
+    found = read_json(answer)
+    if found is None:
+        return 0.0
+    num_agreeing = len(found.leaves.items() & expected.leaves.items())
+    return 2 * num_agreeing / (len(found.leaves) + len(expected.leaves))
+
+
+def judge_chrf(answer: str, target: str) -> float:
+    """Sentence chrF2 (Popovic 2015) as sacrebleu computes it, 0 to 100."""
+    if answer.strip() == target.strip():
+        return 100.0  # sacrebleu gives 0 when both are empty
+    return min(float(_CHRF.sentence_score(answer, [target]).score), 100.0)
+
+
+def judge_rouge_l(answer: str, target: str) -> float:
+    """ROUGE-L F-measure (Lin 2004) as rouge_score computes it, 0 to 1, no stemming."""
+    if answer.strip() == target.strip():
+        return 1.0  # rouge_score gives 0 when there is no word
+    return float(_ROUGE.score(target, answer)["rougeL"].fmeasure)
+
+
+class _Words:
+    """Words of any script, lower case; rouge_score's own keeps only a to z and digits."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return re.findall(r"\w+", text.lower())
+
+
+_CHRF = CHRF()
+_ROUGE = RougeScorer(["rougeL"], tokenizer=_Words())
+
+
+def _pattern_scorer(evaluation: Evaluation) -> Scorer:
+    try:
+        pattern = re.compile(evaluation.pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise _pattern_error(f"{evaluation.pattern!r} does not compile: {error}") from error
+    if not evaluation.pattern:
+        raise _pattern_error("the regex metric is asked for and the pattern is empty")
+
+    def judge(answer: str, target: str) -> float:
+        return float(pattern.fullmatch(answer.strip()) is not None)
+
+    return TextScorer(Metric("regex", "pattern match", "pass_fail", True, "share"), judge)
+
+
+def _pattern_error(found: str) -> ConfigError:
+    return ConfigError(
+        found,
+        where="evaluation.pattern",
+        accepted="a regular expression as Python's re module reads it",
+        advice="correct the pattern, or take regex out of evaluation.metrics",
+    )
+
+
+def _always(scorer: Scorer) -> Callable[[Evaluation], Scorer]:
+    return lambda evaluation: scorer
+
+
+SCORERS: Mapping[str, Callable[[Evaluation], Scorer]] = {
+    "exact": _always(
+        TextScorer(Metric("exact", "exact match", "pass_fail", True, "share"), judge_exact)
+    ),
+    "json": _always(
+        TextScorer(Metric("json", "JSON validity", "pass_fail", True, "share"), judge_json)
+    ),
+    "fields": _always(
+        TextScorer(Metric("fields", "field F1", "number", True, "share"), judge_fields)
+    ),
+    "regex": _pattern_scorer,
+    "chrf": _always(TextScorer(Metric("chrf", "chrF", "number", True, "points"), judge_chrf)),
+    "rouge_l": _always(
+        TextScorer(Metric("rouge_l", "ROUGE-L", "number", True, "share"), judge_rouge_l)
+    ),
+    "loss": _always(LossScorer(Metric("loss", "loss", "number", False, "nats"))),
+}
+
+
+def build_scorers(evaluation: Evaluation) -> tuple[Scorer, ...]:
+    """The scorers of a resolved recipe, the primary one first."""
+    names = dict.fromkeys((settled(evaluation.primary), *settled(evaluation.metrics)))
+    return tuple(SCORERS[name](evaluation) for name in names)

@@ -1,0 +1,59 @@
+"""Which metrics fit the data, when the recipe leaves it open.
+
+The targets of the held-out rows come in, names of metrics go out, the primary one first, with the
+reason in words for the recipe's record. Looks at nothing but the text of the targets.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from luthier.errors import EvaluationError
+from luthier.evaluation.json_answers import read_json
+from luthier.recipe import MetricName
+
+# Lengths up to which a whole answer is expected to come out letter for letter. Commands, labels
+# and corrected words lie below (medians of 1 to 3 words), one-line descriptions above (7 words).
+SHORT_WORDS = 3
+SHORT_CHARACTERS = 30
+# A set of answers is closed when each comes this often on average.
+CLOSED_SET_REPEATS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """Metrics that fit, the primary one first, and why."""
+
+    metrics: tuple[MetricName, ...]
+    reason: str
+
+
+def suggest_metrics(targets: Sequence[str]) -> Suggestion:
+    """Choose metrics by what the reference answers look like."""
+    if not targets:
+        raise EvaluationError(
+            "there is no held-out row to choose metrics from",
+            where="evaluation.metrics",
+            accepted="at least one row in the test split",
+            advice="raise data.test_share, name a file as data.test, or name the metrics",
+        )
+    if all(_is_json_container(target) for target in targets):
+        return Suggestion(
+            ("exact", "fields", "json", "loss"), "every answer is a JSON object or array"
+        )
+    distinct = len({target.strip() for target in targets})
+    if distinct * CLOSED_SET_REPEATS <= len(targets):
+        return Suggestion(
+            ("exact", "chrf", "loss"), f"{len(targets)} answers take only {distinct} values"
+        )
+    words = median(len(target.split()) for target in targets)
+    characters = median(len(target.strip()) for target in targets)
+    size = f"the median answer has {words:g} words and {characters:g} characters"
+    if words <= SHORT_WORDS and characters <= SHORT_CHARACTERS:
+        return Suggestion(("exact", "chrf", "loss"), f"answers are short: {size}")
+    return Suggestion(("chrf", "rouge_l", "loss"), f"answers are free text: {size}")
+
+
+def _is_json_container(target: str) -> bool:
+    answer = read_json(target)
+    return answer is not None and answer.kind in ("object", "array")

@@ -1,0 +1,122 @@
+"""The typed values of the evaluation room, from one answer to the verdict.
+
+predictions -> scores -> estimates -> comparison -> verdict. Everything is a frozen dataclass that
+`dataclasses.asdict` turns into report.json. Nothing here knows models, runs or pages.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from luthier.data import Chat
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a model answered to one example, and how surprised it was by the reference answer."""
+
+    example_id: str
+    text: str
+    stopped: bool
+    """True when the model ended its turn itself; False when it was cut at the token limit."""
+    num_tokens: int
+    target_loss: float | None = None
+    """Mean negative log-likelihood of the reference answer in nats per token, if known."""
+    target_tokens: int | None = None
+
+
+class Predictor(Protocol):
+    """Anything that answers examples: a local model, an endpoint, a recorded file, a fake."""
+
+    @property
+    def name(self) -> str:
+        """Name of the system in tables, such as "4 examples in the prompt"."""
+        ...
+
+    def predict(self, examples: Sequence[Chat]) -> list[Prediction]:
+        """One prediction per example, in the same order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number over many scores, with its interval. `value` is None when there was no data."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    method: str
+    """How the interval was made, such as "Wilson" or "BCa bootstrap"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """What a scorer measures and how to read it."""
+
+    name: str
+    title: str
+    kind: Literal["pass_fail", "number"]
+    higher_is_better: bool
+    unit: Literal["share", "points", "nats"]
+    """share: 0..1 shown as percent; points: 0..100; nats: a loss."""
+
+
+@dataclass(frozen=True, slots=True)
+class SystemResult:
+    """One system on all test rows."""
+
+    name: str
+    kind: Literal["zero_shot", "few_shot", "tuned", "other"]
+    predictions: tuple[Prediction, ...]
+    scores: dict[str, tuple[float | None, ...]]
+    """Metric name -> one score per test row, in the order of the rows; None: not scorable."""
+    estimates: dict[str, Estimate]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A paired comparison of two systems on one metric, over the same rows."""
+
+    metric: str
+    baseline: str
+    candidate: str
+    n: int
+    baseline_value: float
+    candidate_value: float
+    difference: float
+    """Candidate less baseline, in the metric's own unit."""
+    low: float | None
+    high: float | None
+    interval_method: str
+    p_value: float
+    test: str
+    minimum_detectable: float | None
+    """Smallest true difference this test set would have shown with 80 % power."""
+    fixed: tuple[str, ...]
+    """Ids of rows the candidate got right (or clearly better) and the baseline did not."""
+    broken: tuple[str, ...]
+    adjusted_p_value: float | None = None
+    """Holm's adjustment over all comparisons but the verdict's; None for the verdict's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The decision in words, and the comparison it stands on."""
+
+    decision: Literal["better", "worse", "cannot tell"]
+    paragraph: str
+    comparison: Comparison
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationResult:
+    """All systems on the same rows, every comparison made, and the verdict."""
+
+    metrics: tuple[Metric, ...]
+    primary: str
+    examples: tuple[Chat, ...]
+    systems: tuple[SystemResult, ...]
+    comparisons: tuple[Comparison, ...]
+    verdict: Verdict | None

@@ -1,0 +1,83 @@
+"""What this machine computes on, and how much memory that has taken.
+
+Answers come from the machine as it is, restricted to what this process may use (affinity, cgroup).
+"""
+
+import os
+import platform
+import resource
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from luthier.errors import ConfigError
+
+CPU_BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16", "svebf16"})
+"""Names in /proc/cpuinfo of instructions that multiply bfloat16 matrices (x86 and Arm)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """Facts about the machine."""
+
+    has_cuda: bool
+    has_bfloat16: bool
+    num_cores: int
+    names: tuple[str, ...]
+    """Names of the GPUs, or nothing."""
+
+
+def probe_devices() -> Devices:
+    """Look at the machine."""
+    has_cuda = torch.cuda.is_available()
+    return Devices(
+        has_cuda=has_cuda,
+        has_bfloat16=torch.cuda.is_bf16_supported() if has_cuda else _cpu_has_bfloat16(),
+        num_cores=_num_cores(),
+        names=tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())),
+    )
+
+
+def _cpu_has_bfloat16() -> bool:
+    # macOS has no /proc/cpuinfo, and torch's bfloat16 on its CPUs is slower than float32.
+    if platform.system() != "Linux":
+        return False
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").lower().split()
+    return not CPU_BFLOAT16_FLAGS.isdisjoint(flags)
+
+
+def _num_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def choose_device(name: str, threads: int) -> torch.device:
+    """The torch device of a resolved recipe; sets the number of CPU threads.
+
+    Raises ConfigError when a GPU is asked for and none is there.
+    """
+    torch.set_num_threads(threads)
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "no CUDA device can be used",
+            where="runtime.device",
+            accepted="auto or cpu on this machine",
+            advice="run luthier doctor to see why",
+        )
+    return torch.device(name)
+
+
+def precision(name: str) -> torch.dtype:
+    """The torch dtype of a resolved recipe."""
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+
+
+def peak_memory() -> int:
+    """Peak memory in bytes: of the GPU when one is in use, else of this process."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kibibytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,156 @@
+"""Sequences of ids become one flat batch: no padding, common prompt beginnings only once.
+
+A sequence's supervised tokens become (position, target) pairs for the head. Sequences that begin
+alike share a segment up to, at most, the first supervised target, so that a system prompt, a set
+of examples in the prompt, or the prompt of two answers is computed once per batch. The loss and
+its gradient are those of the sequences one by one (no dropout may act on shared tokens).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from luthier.models.attention import FlatLayout
+from luthier.tokens import IGNORED
+
+MIN_SHARED = 8
+"""Tokens that must be alike for a segment to be shared; below, the bookkeeping costs more."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlatBatch:
+    """T tokens of several sequences on one axis, and the S predictions that carry loss."""
+
+    input_ids: Tensor
+    """[T] int64."""
+    position_ids: Tensor
+    """[T] int64, counted from the start of each sequence."""
+    layout: FlatLayout
+    index: Tensor
+    """[S] int64: the token whose hidden state predicts the target."""
+    targets: Tensor
+    """[S] int64."""
+    owners: Tensor
+    """[S] int64: number of the sequence the prediction belongs to."""
+    num_tokens: int
+    """Tokens of the sequences as they came, shared or not: what throughput counts."""
+
+    def to(self, device: torch.device) -> "FlatBatch":
+        """The same batch on another device."""
+        if self.input_ids.device == device:
+            return self
+        return FlatBatch(
+            self.input_ids.to(device, non_blocking=True),
+            self.position_ids.to(device, non_blocking=True),
+            self.layout,
+            self.index.to(device, non_blocking=True),
+            self.targets.to(device, non_blocking=True),
+            self.owners.to(device, non_blocking=True),
+            self.num_tokens,
+        )
+
+
+@dataclass(slots=True)
+class _Segment:
+    """A stretch of tokens shared by some sequences, continuing its parent."""
+
+    parent: int
+    depth: int
+    tokens: Sequence[int]
+
+
+def pack(
+    input_ids: Sequence[Sequence[int]], labels: Sequence[Sequence[int]], *, share: bool = True
+) -> FlatBatch:
+    """Pack sequences into a flat batch; labels are ids or IGNORED, aligned with input_ids.
+
+    Tokens after a sequence's last supervised one predict nothing and are left out, as is that
+    last one itself: it is a target only.
+    """
+    supervised = [[t for t, x in enumerate(row) if x != IGNORED and t > 0] for row in labels]
+    used = [ids[: row[-1]] if row else [] for ids, row in zip(input_ids, supervised, strict=True)]
+    limits = [row[0] if row and share else 0 for row in supervised]
+    segments: list[_Segment] = []
+    last_segment = [-1] * len(used)
+    live = [i for i in range(len(used)) if used[i]]
+    _plant(used, limits, live, _Segment(-1, 0, ()), segments, last_segment)
+
+    starts = _starts(segments)
+    index, targets, owners = [], [], []
+    for i in live:
+        chain = _chain(segments, last_segment[i])
+        for token in supervised[i]:
+            segment = next(s for s in chain if token - 1 >= segments[s].depth)
+            index.append(starts[segment] + token - 1 - segments[segment].depth)
+            targets.append(input_ids[i][token])
+            owners.append(i)
+    return FlatBatch(
+        input_ids=torch.tensor([t for s in segments for t in s.tokens], dtype=torch.int64),
+        position_ids=torch.tensor(
+            [p for s in segments for p in range(s.depth, s.depth + len(s.tokens))],
+            dtype=torch.int64,
+        ),
+        layout=FlatLayout.of([len(s.tokens) for s in segments], [s.parent for s in segments]),
+        index=torch.tensor(index, dtype=torch.int64),
+        targets=torch.tensor(targets, dtype=torch.int64),
+        owners=torch.tensor(owners, dtype=torch.int64),
+        num_tokens=sum(len(ids) for ids in input_ids),
+    )
+
+
+def _plant(
+    used: list[Sequence[int]],
+    limits: list[int],
+    group: list[int],
+    above: _Segment,
+    segments: list[_Segment],
+    last_segment: list[int],
+) -> None:
+    """Add segments for a group of sequences that are alike up to the end of `above`."""
+    parent = len(segments) - 1 if above.tokens else above.parent
+    depth = above.depth + len(above.tokens)
+    rest: dict[tuple[int, ...], list[int]] = {}
+    for i in group:
+        key = tuple(used[i][depth : depth + MIN_SHARED]) if limits[i] >= depth + MIN_SHARED else ()
+        rest.setdefault(key or (-1, i), []).append(i)
+    for members in rest.values():
+        if len(members) == 1:
+            if len(used[members[0]]) > depth:
+                segments.append(_Segment(parent, depth, used[members[0]][depth:]))
+                last_segment[members[0]] = len(segments) - 1
+            else:
+                last_segment[members[0]] = parent
+            continue
+        end = _common_length([used[i] for i in members], depth, min(limits[i] for i in members))
+        shared = _Segment(parent, depth, used[members[0]][depth:end])
+        segments.append(shared)
+        _plant(used, limits, members, shared, segments, last_segment)
+
+
+def _common_length(sequences: list[Sequence[int]], start: int, limit: int) -> int:
+    """Length of the longest common beginning, at least `start` and at most `limit`."""
+    first = sequences[0]
+    end = min(limit, *(len(sequence) for sequence in sequences))
+    for t in range(start, end):
+        if any(sequence[t] != first[t] for sequence in sequences):
+            return t
+    return end
+
+
+def _starts(segments: list[_Segment]) -> list[int]:
+    starts, total = [], 0
+    for segment in segments:
+        starts.append(total)
+        total += len(segment.tokens)
+    return starts
+
+
+def _chain(segments: list[_Segment], segment: int) -> list[int]:
+    """The segment and its parents, deepest first."""
+    chain = []
+    while segment >= 0:
+        chain.append(segment)
+        segment = segments[segment].parent
+    return chain

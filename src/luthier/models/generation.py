@@ -1,0 +1,261 @@
+"""Prompts become answers: greedy decoding with continuous batching and a shared prefix.
+
+All prompts may begin alike (a system prompt, examples): that beginning is computed and kept once.
+The rest of each prompt fills a slot of the key-value cache as one flat batch; then all slots
+advance by one token at a time, and a slot whose answer has ended is given to the next prompt. The
+engine knows token ids only. Greedy decoding of a row does not depend on its neighbours, up to the
+rounding of the precision computed in.
+
+Shapes: B slots, K key-value heads, G query heads per key-value head, P prefix tokens, L length of
+a slot, D head width, T new tokens.
+"""
+
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from luthier.models.attention import FlatLayout, attend
+from luthier.models.loading import LanguageModel
+
+FILL_TOKENS = 2048
+"""Prompt tokens computed at once."""
+
+CACHE_BYTES = 512 * 2**20
+"""Memory the key-value cache may take."""
+
+MAX_SLOTS = 64
+"""Prompts answered at once; more gain nothing on a CPU."""
+
+
+def bytes_per_token(model: LanguageModel) -> int:
+    """Memory one token takes in the key-value cache, over all layers."""
+    config = model.base.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(2 * config.num_hidden_layers * heads * width * model.head.element_size())
+
+
+@dataclass(slots=True)
+class Generated:
+    """An answer as ids, without the token that ended it."""
+
+    ids: list[int] = field(default_factory=list)
+    stopped: bool = False
+    """True when the model ended the answer itself."""
+
+
+class KeyValueCache:
+    """Keys and values per layer: one shared prefix, and B slots of at most L further tokens."""
+
+    def __init__(self, num_slots: int, slot_length: int) -> None:
+        self._num_slots, self._slot_length = num_slots, slot_length
+        self._prefix: dict[int, tuple[Tensor, Tensor]] = {}
+        self._slots: dict[int, tuple[Tensor, Tensor]] = {}
+        self.lengths = torch.zeros(num_slots, dtype=torch.int64)
+        self._new_lengths: tuple[int, ...] = ()
+        self._first_slot = 0
+        self._layout: FlatLayout | None = None
+
+    @property
+    def prefix_length(self) -> int:
+        """Tokens of the shared prefix."""
+        return next((key.shape[1] for key, _ in self._prefix.values()), 0)
+
+    def begin_prefix(self, length: int) -> None:
+        """The next run computes the shared prefix of `length` tokens."""
+        self._first_slot, self._layout = -1, FlatLayout.of((length,))
+
+    def begin_fill(self, first_slot: int, lengths: Sequence[int]) -> None:
+        """The next run computes prompts of these lengths into the slots from `first_slot` on."""
+        self._first_slot, self._new_lengths = first_slot, tuple(lengths)
+        self._layout = FlatLayout.after(self.prefix_length, lengths)
+        self.lengths[first_slot : first_slot + len(lengths)] = torch.tensor(lengths)
+
+    def begin_step(self) -> None:
+        """The next run computes one token for each of the first slots."""
+        self._layout = None
+
+    def move(self, source: int, target: int) -> None:
+        """Overwrite a slot with another."""
+        length = int(self.lengths[source])
+        for keys, values in self._slots.values():
+            keys[target, :, :length] = keys[source, :, :length]
+            values[target, :, :length] = values[source, :, :length]
+        self.lengths[target] = length
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """Remember key and value [K, T, D]; attention of query [K, T, G, D], same shape."""
+        if self._layout is None:
+            return self._step(layer, query, key, value, scale)
+        if self._first_slot < 0:
+            self._prefix[layer] = (key, value)
+            return attend(query, key, value, self._layout, scale)
+        keys, values = self._slot_tensors(layer, key)
+        start = 0
+        for i, length in enumerate(self._new_lengths):
+            keys[self._first_slot + i, :, :length] = key[:, start : start + length]
+            values[self._first_slot + i, :, :length] = value[:, start : start + length]
+            start += length
+        if layer in self._prefix:
+            prefix_key, prefix_value = self._prefix[layer]
+            key = torch.cat((prefix_key, key), dim=1)
+            value = torch.cat((prefix_value, value), dim=1)
+        return attend(query, key, value, self._layout, scale)
+
+    def _slot_tensors(self, layer: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        if layer not in self._slots:
+            shape = (self._num_slots, like.shape[0], self._slot_length, like.shape[2])
+            self._slots[layer] = (like.new_zeros(shape), like.new_zeros(shape))
+        return self._slots[layer]
+
+    def _step(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """One new token per slot: T = number of slots in use."""
+        num_heads, num_rows, groups, width = query.shape
+        keys, values = self._slot_tensors(layer, key)
+        positions = self.lengths[:num_rows]
+        rows = torch.arange(num_rows)
+        keys[rows, :, positions] = key.transpose(0, 1)
+        values[rows, :, positions] = value.transpose(0, 1)
+        longest = int(positions.max()) + 1
+        own = query.transpose(0, 1) @ keys[:num_rows, :, :longest].transpose(2, 3)
+        ahead = torch.arange(longest) > positions[:, None]
+        scores = own.float().masked_fill_(ahead[:, None, None].to(own.device), -torch.inf)
+        if layer in self._prefix:
+            flat = query.reshape(num_heads, num_rows * groups, width)
+            shared = torch.bmm(flat, self._prefix[layer][0].transpose(1, 2)).float()
+            shared = shared.view(num_heads, num_rows, groups, -1).transpose(0, 1)
+            scores = torch.cat((shared, scores), dim=-1)
+        shares = scores.mul_(scale).softmax(dim=-1).to(query.dtype)
+        prefix_length = shares.shape[-1] - longest
+        mixed = shares[..., prefix_length:] @ values[:num_rows, :, :longest]
+        mixed = mixed.transpose(0, 1)
+        if prefix_length:
+            flat = shares[..., :prefix_length].transpose(0, 1).reshape(num_heads, -1, prefix_length)
+            mixed = mixed + torch.bmm(flat, self._prefix[layer][1]).view_as(mixed)
+        return mixed
+
+
+@torch.inference_mode()
+def generate(
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    stop_ids: Collection[int],
+    num_slots: int | None = None,
+    observe: Callable[[int], None] = lambda finished: None,
+) -> list[Generated]:
+    """The greedy answer to each prompt, in the order given.
+
+    `num_slots` prompts are answered at once, by default as many as CACHE_BYTES holds; `observe`
+    is told how many are finished.
+    """
+    if not prompts:
+        return []
+    if num_slots is None:
+        length = max(len(prompt) for prompt in prompts) - _common_prefix(prompts) + max_new_tokens
+        num_slots = min(MAX_SLOTS, max(1, CACHE_BYTES // (length * bytes_per_token(model))))
+    return _Batch(model, prompts, max_new_tokens, frozenset(stop_ids), num_slots).run(observe)
+
+
+class _Batch:
+    """The state of one call of `generate`: which prompt is in which slot."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        stop_ids: frozenset[int],
+        num_slots: int,
+    ) -> None:
+        self.model, self.prompts = model, prompts
+        self.max_new_tokens, self.stop_ids = max_new_tokens, stop_ids
+        self.prefix = _common_prefix(prompts)
+        self.num_slots = min(num_slots, len(prompts))
+        longest = max(len(prompt) for prompt in prompts) - self.prefix
+        self.cache = KeyValueCache(self.num_slots, longest + max_new_tokens)
+        # Prompts of like length stand together, so that slots fill and end together.
+        self.pending = deque(sorted(range(len(prompts)), key=lambda i: len(prompts[i])))
+        self.active: list[int] = []
+        self.answers = [Generated() for _ in prompts]
+
+    def run(self, observe: Callable[[int], None]) -> list[Generated]:
+        if self.prefix:
+            self.cache.begin_prefix(self.prefix)
+            self._forward(list(self.prompts[0][: self.prefix]), list(range(self.prefix)))
+        while self.pending or self.active:
+            free = self.num_slots - len(self.active)
+            if self.pending and (free * 4 >= self.num_slots or not self.active):
+                self._fill(free)
+            else:
+                self._step()
+            observe(len(self.prompts) - len(self.pending) - len(self.active))
+        return self.answers
+
+    def _forward(self, ids: list[int], positions: list[int]) -> Tensor:
+        device = self.model.device
+        return self.model.run(
+            torch.tensor(ids, device=device), torch.tensor(positions, device=device),
+            cache=self.cache,
+        )  # fmt: skip
+
+    def _fill(self, free: int) -> None:
+        """Compute the next prompts into free slots, and take their first tokens."""
+        rows: list[int] = []
+        num_tokens = 0
+        while self.pending and len(rows) < free:
+            length = len(self.prompts[self.pending[0]]) - self.prefix
+            if rows and num_tokens + length > FILL_TOKENS:
+                break
+            rows.append(self.pending.popleft())
+            num_tokens += length
+        rests = [self.prompts[i][self.prefix :] for i in rows]
+        self.cache.begin_fill(len(self.active), [len(rest) for rest in rests])
+        positions = [self.prefix + t for rest in rests for t in range(len(rest))]
+        hidden = self._forward([token for rest in rests for token in rest], positions)
+        ends = torch.tensor([len(rest) for rest in rests], device=hidden.device).cumsum(0) - 1
+        first = len(self.active)
+        self.active += rows
+        self._take(first, hidden[ends])
+
+    def _step(self) -> None:
+        """One more token for every active slot."""
+        tokens = [self.answers[i].ids[-1] for i in self.active]
+        positions = [int(n) + self.prefix for n in self.cache.lengths[: len(self.active)]]
+        self.cache.begin_step()
+        hidden = self._forward(tokens, positions)
+        self.cache.lengths[: len(self.active)] += 1
+        self._take(0, hidden)
+
+    def _take(self, first_slot: int, hidden: Tensor) -> None:
+        """Append each row's most likely token; free the slots of answers that have ended."""
+        tokens = self.model.logits(hidden).argmax(dim=-1).tolist()
+        for slot in reversed(range(first_slot, first_slot + len(tokens))):
+            answer, token = self.answers[self.active[slot]], tokens[slot - first_slot]
+            if token in self.stop_ids:
+                answer.stopped = True
+            else:
+                answer.ids.append(token)
+            if answer.stopped or len(answer.ids) == self.max_new_tokens:
+                self._free(slot)
+
+    def _free(self, slot: int) -> None:
+        last = len(self.active) - 1
+        if slot != last:
+            self.cache.move(last, slot)
+            self.active[slot] = self.active[last]
+        self.active.pop()
+
+
+def _common_prefix(prompts: Sequence[Sequence[int]]) -> int:
+    """Tokens with which all prompts begin; at least one token of each is left over."""
+    first = prompts[0]
+    end = min(len(prompt) for prompt in prompts) - 1
+    for t in range(end):
+        if any(prompt[t] != first[t] for prompt in prompts):
+            return t
+    return max(end, 0)

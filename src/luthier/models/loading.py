@@ -1,0 +1,146 @@
+"""A model folder becomes a model that runs flat batches.
+
+Loads safetensors weights through transformers' modelling code, frozen, in the precision asked for,
+and offers the two things the rest needs: hidden states of a flat batch, and the head. Before the
+model is used, one small flat batch is compared with plain attention: an architecture whose
+attention the flat form does not reproduce is refused, not guessed.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from luthier.errors import ModelError
+from luthier.models import attention
+from luthier.models.flat import FlatBatch, pack
+from luthier.models.head import HeadLoss, head_loss
+
+PROBE_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6, torch.bfloat16: 0.1}
+"""Largest relative difference of hidden states between flat and plain attention, by precision."""
+
+
+@dataclass
+class LanguageModel:
+    """A causal language model and where it computes."""
+
+    network: nn.Module
+    """The transformers model, possibly with adapters attached."""
+    base: PreTrainedModel
+    """The transformers model inside `network`."""
+    device: torch.device
+
+    def hidden_states(self, batch: FlatBatch) -> Tensor:
+        """Final hidden states [T, H] of a flat batch."""
+        return self.run(batch.input_ids, batch.position_ids, flat_layout=batch.layout)
+
+    def run(self, input_ids: Tensor, position_ids: Tensor, **attention_state: object) -> Tensor:
+        """Final hidden states [T, H]; attention_state reaches the flat attention function."""
+        output = self.base.base_model(
+            input_ids=input_ids[None],
+            position_ids=position_ids[None],
+            use_cache=False,
+            **attention_state,
+        )
+        return output.last_hidden_state[0]  # type: ignore[no-any-return]
+
+    @property
+    def head(self) -> Tensor:
+        """The head's weight [V, H]."""
+        return self.base.get_output_embeddings().weight  # type: ignore[no-any-return]
+
+    @property
+    def logit_scale(self) -> float:
+        """What the architecture multiplies logits by."""
+        divisor = getattr(self.base.config, "logits_scaling", None)  # Granite
+        return float(getattr(self.base.config, "logit_scale", None) or 1.0) / float(divisor or 1.0)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits [N, V] in float32 of hidden states [N, H]."""
+        return (hidden @ self.head.t()).float() * self.logit_scale
+
+    def loss(self, batch: FlatBatch, weights: Tensor | None = None) -> HeadLoss:
+        """Loss of the batch's predictions; weights [S] default to ones."""
+        weights = torch.ones(len(batch.targets), device=self.device) if weights is None else weights
+        hidden = self.hidden_states(batch)[batch.index]
+        return head_loss(hidden, self.head, batch.targets, weights, self.logit_scale)
+
+
+def load_model(
+    folder: Path, *, dtype: torch.dtype, device: torch.device, allow_remote_code: bool = False
+) -> LanguageModel:
+    """Load a causal language model with frozen weights, ready for flat batches.
+
+    Raises ModelError when the folder is no causal language model, or its attention cannot run flat.
+    """
+    attention.register()
+    transformers_logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            attn_implementation=attention.FLAT,
+            use_safetensors=True,
+            trust_remote_code=allow_remote_code,
+            local_files_only=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(
+            f"cannot be loaded as a language model: {error}",
+            where=str(folder),
+            accepted="a causal language model of an architecture transformers knows",
+        ) from error
+    model.requires_grad_(False)
+    model.eval()
+    loaded = LanguageModel(model, model, device)
+    _check_head(loaded, folder)
+    model.to(device)  # type: ignore[arg-type] # transformers' decorator hides the signature
+    _prove_flat(loaded, folder)
+    return loaded
+
+
+def _check_head(model: LanguageModel, folder: Path) -> None:
+    config, head = model.base.config, model.base.get_output_embeddings()
+    reason = None
+    if head is None:
+        reason = "the model has no language-model head"
+    elif getattr(head, "bias", None) is not None:
+        reason = "the head has a bias"
+    elif getattr(config, "final_logit_softcapping", None):
+        reason = "the head caps its logits"
+    if reason:
+        raise ModelError(f"{reason}, which is not supported yet", where=str(folder))
+
+
+@torch.no_grad()
+def _prove_flat(model: LanguageModel, folder: Path) -> None:
+    """Compare hidden states of a forest of three sequences with plain attention one by one."""
+    start = [7, 3, 11, 5, 2, 13, 17, 19, 23]
+    rows = [[*start, 4, 9, 6], [*start, 8, 1], [5, 12, 3, 8]]
+    labels = [[-100] * (len(row) - 1) + row[-1:] for row in rows]
+    batch = pack(rows, labels).to(model.device)
+    flat = model.hidden_states(batch)[batch.index]
+    try:
+        model.base.set_attn_implementation("eager")
+        plain = torch.stack([_last_hidden(model, row[:-1]) for row in rows])
+    finally:
+        model.base.set_attn_implementation(attention.FLAT)
+    difference = ((flat - plain).abs().max() / plain.abs().max()).item()
+    if not difference <= PROBE_TOLERANCE.get(flat.dtype, 0.1):
+        raise ModelError(
+            f"attention of {model.base.config.model_type!r} comes out differently without padding "
+            f"(relative difference {difference:.2g})",
+            where=str(folder),
+            advice="choose another architecture; Llama and Qwen families are known to work",
+        )
+
+
+def _last_hidden(model: LanguageModel, ids: list[int]) -> Tensor:
+    """Hidden state [H] after the last id, by transformers' own attention."""
+    output = model.base.base_model(
+        input_ids=torch.tensor([ids], device=model.device), use_cache=False
+    )
+    return output.last_hidden_state[0, -1]  # type: ignore[no-any-return]

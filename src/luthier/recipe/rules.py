@@ -1,0 +1,184 @@
+"""Every "auto" is decided once, here, from facts, with the reason in words.
+
+`resolve` takes a recipe and what is known about data, model and machine, and gives a recipe
+without a single "auto", and for each value where it comes from. A rule says why its number is so.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from luthier.recipe.schema import Recipe, settled
+
+LEARNING_RATE_EXPONENTS = {"llama": 0.781, "qwen2": 0.0775, "qwen3": 0.0775}
+"""Model type -> how fast the best LoRA learning rate falls with width (Tinker's shipped rule)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the rules look at."""
+
+    num_train: int
+    num_validation: int
+    train_tokens: int
+    validation_tokens: int
+    longest_row: int
+    """Tokens of the longest training or validation row."""
+    longest_answer: int
+    """Tokens of the longest answer in the training rows."""
+    hidden_size: int
+    model_type: str
+    context_length: int | None
+    suggested_metrics: tuple[str, ...]
+    suggestion_reason: str
+    has_cuda: bool
+    has_bfloat16: bool
+    """Whether the device multiplies bfloat16 matrices in hardware."""
+    num_cores: int
+    cache: str
+    """The user's cache folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A recipe without "auto", and the origin of each value by dotted path."""
+
+    recipe: Recipe
+    origins: dict[str, str]
+
+
+Rule = Callable[[Recipe, Facts], tuple[Any, str]]
+
+
+def _device(recipe: Recipe, facts: Facts) -> tuple[str, str]:
+    return ("cuda", "a GPU is there") if facts.has_cuda else ("cpu", "no GPU is there")
+
+
+def _dtype(recipe: Recipe, facts: Facts) -> tuple[str, str]:
+    if facts.has_bfloat16:
+        return "bfloat16", "the device has bfloat16 instructions, 2 to 4 times as fast"
+    return "float32", "the device has no bfloat16 instructions"
+
+
+def _threads(recipe: Recipe, facts: Facts) -> tuple[int, str]:
+    return facts.num_cores, "one per core this process may use"
+
+
+def _cache(recipe: Recipe, facts: Facts) -> tuple[str, str]:
+    return facts.cache, "the user's cache folder"
+
+
+def _max_length(recipe: Recipe, facts: Facts) -> tuple[int, str]:
+    fitting = math.ceil(facts.longest_row / 64) * 64
+    if facts.context_length and fitting > facts.context_length:
+        return facts.context_length, "the longest the model was made for"
+    return max(64, fitting), f"the longest row has {facts.longest_row} tokens"
+
+
+def _batch_size(recipe: Recipe, facts: Facts) -> tuple[int, str]:
+    # LoRA loses quality above about 32 (Schulman et al. 2025); few rows need many small steps.
+    if facts.num_train >= 1000:
+        return 16, "1,000 rows or more; LoRA loses quality above about 32"
+    return 8, "fewer than 1,000 rows: small batches give enough steps"
+
+
+def _epochs(recipe: Recipe, facts: Facts) -> tuple[int, str]:
+    # About 3,000 examples seen; 4 passes at most, after which repeated rows teach little
+    # (Muennighoff et al. 2023), and early stopping guards the rest.
+    epochs = min(4, max(1, round(3000 / facts.num_train)))
+    return epochs, f"about 3,000 examples from {facts.num_train:,} rows, at most 4 passes"
+
+
+def _learning_rate(recipe: Recipe, facts: Facts) -> tuple[float, str]:
+    # lr = 5e-5 * 10 * (2000 / hidden) ** e for LoRA with alpha 32 (Tinker's rule after Schulman et
+    # al. 2025); the update scales with alpha, so the rate scales with its inverse.
+    exponent = LEARNING_RATE_EXPONENTS.get(facts.model_type)
+    scale = 32 / recipe.lora.alpha
+    if exponent is None:
+        rate = 5e-4 * scale
+        return float(f"{rate:.2g}"), f"5e-4 for LoRA; the rule knows no {facts.model_type!r} models"
+    rate = 5e-4 * (2000 / facts.hidden_size) ** exponent * scale
+    return float(f"{rate:.2g}"), (
+        f"5e-4 x (2000 / {facts.hidden_size})^{exponent} for LoRA on {facts.model_type}, "
+        f"x 32 / alpha"
+    )
+
+
+def _micro_batch_tokens(recipe: Recipe, facts: Facts) -> tuple[int, str]:
+    if settled(recipe.runtime.device) == "cuda":
+        return 16384, "fills a GPU; halve it when memory runs out"
+    return 2048, "about 2 GiB of activations for a small model"
+
+
+def num_steps(recipe: Recipe, num_train: int) -> int:
+    """Optimizer steps of a resolved recipe over `num_train` rows."""
+    training = recipe.training
+    steps = math.ceil(num_train / settled(training.batch_size)) * settled(training.epochs)
+    return steps if training.max_steps is None else min(steps, training.max_steps)
+
+
+def _evaluate_every(recipe: Recipe, facts: Facts) -> tuple[int, str]:
+    steps = num_steps(recipe, facts.num_train)
+    # A validation token costs a third of a trained one (no backward pass).
+    trained = facts.train_tokens * steps * settled(recipe.training.batch_size) / facts.num_train
+    affordable = 0.1 * trained * 3 / max(1, facts.validation_tokens)
+    times = min(10, max(1, int(affordable)))
+    return max(1, steps // times), f"{times} times, at most a tenth of the training's work"
+
+
+def _checkpoint_every(recipe: Recipe, facts: Facts) -> tuple[int, str]:
+    steps = num_steps(recipe, facts.num_train)
+    return min(100, max(1, steps // 8)), "8 times in a run, and at least every 100 steps"
+
+
+def _max_new_tokens(recipe: Recipe, facts: Facts) -> tuple[int, str]:
+    room = max(16, math.ceil(1.25 * facts.longest_answer) + 4)
+    return room, f"a quarter more than the longest training answer, {facts.longest_answer} tokens"
+
+
+def _metrics(recipe: Recipe, facts: Facts) -> tuple[tuple[str, ...], str]:
+    return facts.suggested_metrics, facts.suggestion_reason
+
+
+def _primary(recipe: Recipe, facts: Facts) -> tuple[str, str]:
+    return settled(recipe.evaluation.metrics)[0], "the first of the metrics"
+
+
+RULES: dict[str, Rule] = {
+    "runtime.device": _device,
+    "runtime.dtype": _dtype,
+    "runtime.threads": _threads,
+    "runtime.cache": _cache,
+    "training.max_length": _max_length,
+    "training.batch_size": _batch_size,
+    "training.epochs": _epochs,
+    "training.learning_rate": _learning_rate,
+    "training.micro_batch_tokens": _micro_batch_tokens,
+    "training.evaluate_every": _evaluate_every,
+    "training.checkpoint_every": _checkpoint_every,
+    "evaluation.max_new_tokens": _max_new_tokens,
+    "evaluation.metrics": _metrics,
+    "evaluation.primary": _primary,
+}
+"""Dotted path of every field that accepts "auto" -> its rule, in the order they may build on."""
+
+
+def resolve(recipe: Recipe, origins: Mapping[str, str], facts: Facts) -> Resolved:
+    """Decide every "auto". Values given stay as they are, with the origin they had."""
+    decided = dict(origins)
+    for path, rule in RULES.items():
+        section, field = path.split(".")
+        if getattr(getattr(recipe, section), field) != "auto":
+            continue
+        value, reason = rule(recipe, facts)
+        recipe = _with(recipe, section, field, value)
+        decided[path] = f"auto: {reason}"
+    return Resolved(recipe, decided)
+
+
+def _with(recipe: Recipe, section: str, field: str, value: Any) -> Recipe:
+    """The recipe with one value replaced, validated again."""
+    content = recipe.model_dump()
+    content[section][field] = value
+    return Recipe.model_validate(content)

@@ -1,0 +1,66 @@
+"""Which examples make up each step, and how a step is cut to fit memory.
+
+The order of rows is a pure function of seed and epoch, so the data position of a run is its step
+number and nothing else. A step's examples are cut into micro-batches by tokens; how they are cut
+changes memory and speed, never the sum of losses. No torch.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """The steps of a run: `num_steps` optimizer updates over `num_examples` examples."""
+
+    num_examples: int
+    batch_size: int
+    epochs: int
+    seed: int
+    max_steps: int | None = None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer updates in one pass; the last one may be smaller."""
+        return -(-self.num_examples // self.batch_size)
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer updates in the run."""
+        total = self.steps_per_epoch * self.epochs
+        return total if self.max_steps is None else min(total, self.max_steps)
+
+    def examples_of(self, step: int) -> list[int]:
+        """Indices of the examples of a step, counted from 0."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        order = _order(self.num_examples, self.seed, epoch)
+        start = position * self.batch_size
+        return order[start : start + self.batch_size]
+
+
+def _order(num_examples: int, seed: int, epoch: int) -> list[int]:
+    order = list(range(num_examples))
+    random.Random(f"{seed}/{epoch}").shuffle(order)  # noqa: S311 - an order, not a secret
+    return order
+
+
+def cut_by_tokens(examples: Sequence[int], lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Examples in groups of at most `budget` tokens, each example in exactly one group.
+
+    Groups come out balanced and longest first, so that memory is highest at once; an example
+    longer than the budget gets a group of its own.
+    """
+    by_length = sorted(examples, key=lambda i: (-lengths[i], i))
+    total = sum(lengths[i] for i in examples)
+    groups: list[list[int]] = [[] for _ in range(max(1, -(-total // budget)))]
+    loads = [0] * len(groups)
+    for i in by_length:
+        lightest = min(range(len(groups)), key=lambda g: (loads[g], g))
+        if loads[lightest] and loads[lightest] + lengths[i] > budget:
+            lightest = len(groups)
+            groups.append([])
+            loads.append(0)
+        groups[lightest].append(i)
+        loads[lightest] += lengths[i]
+    return sorted((g for g in groups if g), key=lambda g: -sum(lengths[i] for i in g))

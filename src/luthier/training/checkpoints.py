@@ -1,0 +1,212 @@
+"""Everything needed to go on as if nothing had happened, written all or not at all.
+
+A checkpoint is a folder `step-00000120` with `trained.safetensors` (trained weights),
+`optimizer.safetensors` (AdamW's moments) and `state.json` (step, random states, best validation
+loss, recipe hash). It is written beside its place and renamed into it, so a process killed at any
+moment leaves complete checkpoints only. The data position is the step number (`batches`).
+"""
+
+import base64
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from luthier.errors import CheckpointError
+
+PREFIX = "step-"
+KEPT = 2
+"""Newest checkpoints kept; the older ones are removed once a newer one is complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run has come, besides its tensors."""
+
+    step: int
+    """Optimizer updates done."""
+    recipe_hash: str
+    best_loss: float | None = None
+    best_step: int = 0
+    num_worse: int = 0
+    """Validation losses in a row that were not better than the best."""
+    stopped_early: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A restored checkpoint."""
+
+    progress: Progress
+    weights: dict[str, Tensor]
+    moments: dict[str, Tensor]
+    random_state: Tensor
+
+
+def save_checkpoint(
+    folder: Path,
+    progress: Progress,
+    parameters: dict[str, torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+) -> Path:
+    """Write a checkpoint into `folder` and remove outdated ones; returns its path.
+
+    Raises CheckpointError when it cannot be written, leaving the earlier ones as they were.
+    """
+    state = {
+        **asdict(progress),
+        "random_state": base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode(),
+    }
+    files = {
+        "trained.safetensors": save({n: p.detach().cpu() for n, p in parameters.items()}),
+        "optimizer.safetensors": save(_moments(parameters, optimizer)),
+        "state.json": json.dumps(state, indent=1).encode(),
+    }
+    place = folder / f"{PREFIX}{progress.step:08d}"
+    write_folder(place, files)
+    for old in list_checkpoints(folder)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return place
+
+
+def write_folder(place: Path, files: dict[str, bytes]) -> None:
+    """Write files into a new folder that appears complete or not at all."""
+    unfinished = place.with_name(f".{place.name}.{os.getpid()}.unfinished")
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        for name, content in files.items():
+            with (unfinished / name).open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        shutil.rmtree(place, ignore_errors=True)
+        unfinished.rename(place)
+        _sync_directory(place.parent)
+    except OSError as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise _unwritable(place, error) from error
+
+
+def _sync_directory(folder: Path) -> None:
+    """Make a rename durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_weights(path: Path, parameters: dict[str, torch.nn.Parameter]) -> None:
+    """Write weights to one file, atomically. Raises CheckpointError when it cannot be written."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_bytes(save({n: p.detach().cpu() for n, p in parameters.items()}))
+        unfinished.replace(path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise _unwritable(path, error) from error
+
+
+def read_weights(path: Path, parameters: dict[str, torch.nn.Parameter]) -> None:
+    """Copy the weights of a file into parameters of the same names."""
+    try:
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"cannot be read: {error}", where=str(path)) from error
+    load_weights(weights, parameters)
+
+
+def _unwritable(place: Path, error: OSError) -> CheckpointError:
+    return CheckpointError(
+        f"cannot be written: {error.strerror}",
+        where=str(place),
+        advice="free some disk space and run the same command again; it resumes",
+    )
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoints, oldest first."""
+    return sorted(path for path in folder.glob(f"{PREFIX}*") if path.is_dir())
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what processes killed while writing left behind."""
+    for leftover in folder.glob(".*.unfinished"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+def load_checkpoint(folder: Path, recipe_hash: str) -> Checkpoint | None:
+    """The newest checkpoint in `folder`, or None when there is none.
+
+    Raises CheckpointError when it belongs to another recipe or cannot be read.
+    """
+    found = list_checkpoints(folder)
+    if not found:
+        return None
+    place = found[-1]
+    try:
+        state = json.loads((place / "state.json").read_text())
+        random_state = bytearray(base64.b64decode(state.pop("random_state")))
+        progress = Progress(**state)
+        weights = load_file(place / "trained.safetensors")
+        moments = load_file(place / "optimizer.safetensors")
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise CheckpointError(
+            f"cannot be read: {error}", where=str(place), advice="remove it to use an earlier one"
+        ) from error
+    if progress.recipe_hash != recipe_hash:
+        raise CheckpointError(
+            "belongs to another recipe", where=str(place), advice="start a new run"
+        )
+    return Checkpoint(
+        progress, weights, moments, torch.frombuffer(random_state, dtype=torch.uint8).clone()
+    )
+
+
+def restore(
+    checkpoint: Checkpoint,
+    parameters: dict[str, torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Put weights, moments and the random state back where they were."""
+    load_weights(checkpoint.weights, parameters)
+    for name, parameter in parameters.items():
+        if f"{name}/exp_avg" in checkpoint.moments:
+            optimizer.state[parameter] = {
+                key: checkpoint.moments[f"{name}/{key}"].to(
+                    "cpu" if key == "step" else parameter.device
+                )
+                for key in ("step", "exp_avg", "exp_avg_sq")
+            }
+    torch.set_rng_state(checkpoint.random_state)
+
+
+def load_weights(weights: dict[str, Tensor], parameters: dict[str, torch.nn.Parameter]) -> None:
+    """Copy weights into parameters of the same names; CheckpointError when they differ."""
+    different = sorted(set(weights) ^ set(parameters))
+    if different:
+        raise CheckpointError(f"holds other weights than the model, such as {different[0]}")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(weights[name])
+
+
+def _moments(
+    parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
+) -> dict[str, Tensor]:
+    return {
+        f"{name}/{key}": value.detach().cpu().contiguous()
+        for name, parameter in parameters.items()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }

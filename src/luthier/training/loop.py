@@ -1,0 +1,233 @@
+"""The loop: examples become steps, steps become checkpoints. One loop for every method.
+
+The caller brings the model with its trainable parameters, the objective, the examples, a folder,
+and what to do with events. The loop knows no runs, no progress bars and no evaluation: validation
+is a callable handed in. Every step is normalised by the supervised tokens of the whole step.
+Killed at any moment and called again, it ends with the same weights, bit for bit on a CPU.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from luthier.errors import TrainingError
+from luthier.models.adapters import trained_parameters
+from luthier.models.loading import LanguageModel
+from luthier.recipe import Training, settled
+from luthier.tokens import Encoded
+from luthier.training import checkpoints
+from luthier.training.batches import StepPlan, cut_by_tokens
+from luthier.training.checkpoints import Progress
+from luthier.training.objectives import Objective
+from luthier.training.optimizers import build_optimizer, learning_rate_factor
+
+BEST = "best.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class StepDone:
+    """One optimizer update."""
+
+    step: int
+    num_steps: int
+    loss: float
+    """Mean negative log-likelihood in nats per supervised token, before the update."""
+    learning_rate: float
+    grad_norm: float
+    """Norm of the gradient before clipping."""
+    num_tokens: int
+    num_supervised: int
+    seconds: float
+    memory_bytes: int
+    """Peak memory of the process so far (or of the device)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """A validation loss measured after `step` updates."""
+
+    step: int
+    loss: float
+    is_best: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A checkpoint written after `step` updates."""
+
+    step: int
+
+
+TrainingEvent = StepDone | Validated | Saved
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How training ended; the model holds the best weights unless it was interrupted."""
+
+    status: Literal["finished", "stopped early", "interrupted"]
+    num_steps: int
+    best_step: int
+    best_loss: float | None
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the loop is given besides what it trains: effects come in here."""
+
+    folder: Path
+    """Where checkpoints are written."""
+    recipe_hash: str
+    validate: Callable[[], float] | None
+    """Measures the validation loss of the model as it is."""
+    observe: Callable[[TrainingEvent], None]
+    is_interrupted: Callable[[], bool]
+    """Asked after every step; when true, a checkpoint is written and the loop ends."""
+    memory: Callable[[], int]
+    """Peak memory in bytes."""
+
+
+def train(
+    model: LanguageModel,
+    objective: Objective,
+    examples: Sequence[Encoded],
+    training: Training,
+    surroundings: Surroundings,
+) -> Outcome:
+    """Train from the newest checkpoint in the folder, or from the start.
+
+    `training` is resolved: no value is "auto". Raises TrainingError when a loss is not finite.
+    """
+    loop = _Loop(model, objective, examples, training, surroundings)
+    return loop.run()
+
+
+class _Loop:
+    def __init__(
+        self,
+        model: LanguageModel,
+        objective: Objective,
+        examples: Sequence[Encoded],
+        training: Training,
+        surroundings: Surroundings,
+    ) -> None:
+        self.model, self.objective, self.examples = model, objective, examples
+        self.training, self.surroundings = training, surroundings
+        self.plan = StepPlan(
+            len(examples),
+            settled(training.batch_size),
+            settled(training.epochs),
+            training.seed,
+            training.max_steps,
+        )
+        self.lengths = [len(example.input_ids) for example in examples]
+        self.parameters = trained_parameters(model.network)
+        self.optimizer = build_optimizer(self.parameters.values(), training.weight_decay)
+        self.progress = Progress(step=0, recipe_hash=surroundings.recipe_hash)
+
+    def run(self) -> Outcome:
+        self._resume()
+        every = settled(self.training.evaluate_every)
+        self.model.network.train()
+        while self.progress.step < self.plan.num_steps and not self.progress.stopped_early:
+            self._step()
+            is_last = self.progress.step == self.plan.num_steps
+            if self.progress.step % every == 0 or is_last:
+                self._validate()
+            if self.surroundings.is_interrupted() and not is_last:
+                self._save()
+                return self._outcome("interrupted")
+            if self.progress.step % settled(self.training.checkpoint_every) == 0 or is_last:
+                self._save()
+        self._load_best()
+        self.model.network.eval()
+        return self._outcome("stopped early" if self.progress.stopped_early else "finished")
+
+    def _outcome(self, status: Literal["finished", "stopped early", "interrupted"]) -> Outcome:
+        progress = self.progress
+        return Outcome(status, progress.step, progress.best_step, progress.best_loss)
+
+    def _resume(self) -> None:
+        folder = self.surroundings.folder
+        checkpoints.remove_unfinished(folder)
+        found = checkpoints.load_checkpoint(folder, self.surroundings.recipe_hash)
+        torch.manual_seed(self.training.seed)
+        if found is not None:
+            checkpoints.restore(found, self.parameters, self.optimizer)
+            self.progress = found.progress
+
+    def _step(self) -> None:
+        started = time.perf_counter()
+        step = self.progress.step
+        chosen = self.plan.examples_of(step)
+        count = self.objective.count([self.examples[i] for i in chosen])
+        total, num_tokens = 0.0, 0
+        for group in cut_by_tokens(chosen, self.lengths, settled(self.training.micro_batch_tokens)):
+            batch = self.objective.collate([self.examples[i] for i in group])
+            num_tokens += batch.num_tokens
+            loss = self.objective.loss(self.model, batch.to(self.model.device))
+            (loss / count).backward()
+            total += loss.item()
+        mean = total / count
+        norm = torch.nn.utils.clip_grad_norm_(
+            self.parameters.values(), self.training.max_grad_norm
+        ).item()
+        if not (math.isfinite(mean) and math.isfinite(norm)):
+            raise TrainingError(
+                f"the loss is {mean} and the gradient's norm {norm}",
+                where=f"step {step + 1}",
+                advice="lower training.learning_rate; the last checkpoint is untouched",
+            )
+        rate = settled(self.training.learning_rate) * learning_rate_factor(
+            step, self.plan.num_steps, self.training.warmup_ratio, self.training.schedule
+        )
+        for parameter_group in self.optimizer.param_groups:
+            parameter_group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.progress = replace(self.progress, step=step + 1)
+        self.surroundings.observe(
+            StepDone(
+                step + 1,
+                self.plan.num_steps,
+                mean,
+                rate,
+                norm,
+                num_tokens,
+                count,
+                time.perf_counter() - started,
+                self.surroundings.memory(),
+            )
+        )
+
+    def _validate(self) -> None:
+        if self.surroundings.validate is None:
+            return
+        self.model.network.eval()
+        loss = self.surroundings.validate()
+        self.model.network.train()
+        progress = self.progress
+        is_best = progress.best_loss is None or loss < progress.best_loss
+        if is_best:
+            checkpoints.write_weights(self.surroundings.folder / BEST, self.parameters)
+            progress = replace(progress, best_loss=loss, best_step=progress.step, num_worse=0)
+        else:
+            progress = replace(progress, num_worse=progress.num_worse + 1)
+        is_over = progress.num_worse >= self.training.patience
+        self.progress = replace(progress, stopped_early=is_over)
+        self.surroundings.observe(Validated(progress.step, loss, is_best))
+
+    def _save(self) -> None:
+        checkpoints.save_checkpoint(
+            self.surroundings.folder, self.progress, self.parameters, self.optimizer
+        )
+        self.surroundings.observe(Saved(self.progress.step))
+
+    def _load_best(self) -> None:
+        if self.progress.best_loss is not None:
+            checkpoints.read_weights(self.surroundings.folder / BEST, self.parameters)
