@@ -5,6 +5,7 @@ PEFT keeps the adapter's weights in float32 and would convert every input to flo
 times less work on a CPU with bfloat16 instructions. What is saved is an ordinary PEFT adapter.
 """
 
+import warnings
 from pathlib import Path
 from typing import Any, cast
 
@@ -48,7 +49,9 @@ def attach(model: PreTrainedModel, lora: LoRA, seed: int) -> PeftModel:
         target_modules=_targets(model, lora),
     )
     config._register_custom_module({nn.Linear: LeanLoraLinear})
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # PEFT 0.21 asks transformers 5.23 for an attribute under its old name.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         torch.manual_seed(seed)
         return get_peft_model(model, config, autocast_adapter_dtype=True)
 
@@ -87,7 +90,9 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
         config = LoraConfig.from_pretrained(str(folder))
         config.inference_mode = True
         config._register_custom_module({nn.Linear: LeanLoraLinear})
-        return PeftModel.from_pretrained(model, str(folder), config=config)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            return PeftModel.from_pretrained(model, str(folder), config=config)
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"holds no usable adapter: {error}", where=str(folder)) from error
 

@@ -1,0 +1,199 @@
+"""Flat == padded == one by one, for losses and gradients, per architecture and per layout."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from luthier.models import LanguageModel, attach, load_model, pack
+from luthier.models import attention as attention_module
+from luthier.models.attention import FLAT, FlatLayout, attend
+from luthier.recipe import LoRA
+from luthier.tokens import IGNORED
+from tiny import FAMILIES, write_model
+
+CPU = torch.device("cpu")
+PREFIX = [9, 8, 7, 6, 5, 4, 3, 9, 9, 8]
+ROWS = [
+    [*PREFIX, 20, 21, 22, 23, 24],
+    [*PREFIX, 20, 21, 30],
+    [*PREFIX, *PREFIX, 40, 41, 42],
+    [*PREFIX, *PREFIX, 50],
+    [11, 12, 13, 14],
+    [15, 16],
+]
+LABELS = [
+    [IGNORED] * (len(row) - n) + row[-n:] for row, n in zip(ROWS, (4, 1, 2, 1, 3, 1), strict=True)
+]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def model(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> LanguageModel:
+    folder = write_model(tmp_path_factory.mktemp(request.param), request.param)
+    loaded = load_model(folder, dtype=torch.float64, device=CPU)
+    loaded.network = attach(loaded.base, LoRA.model_validate({"rank": 4}), seed=1)
+    with torch.no_grad():  # an adapter that starts at zero would hide half of the gradients
+        for name, parameter in loaded.network.named_parameters():
+            if parameter.requires_grad and "lora_B" in name:
+                parameter.normal_(std=0.1)
+    loaded.network.to(torch.float64)
+    loaded.network.eval()
+    return loaded
+
+
+def losses_and_gradients(
+    model: LanguageModel, compute: Callable[[], torch.Tensor]
+) -> tuple[float, dict[str, torch.Tensor]]:
+    model.network.zero_grad()
+    loss = compute()
+    loss.backward()
+    gradients = {
+        n: p.grad.clone() for n, p in model.network.named_parameters() if p.grad is not None
+    }
+    return loss.item(), gradients
+
+
+def plain_loss(model: LanguageModel) -> torch.Tensor:
+    """Sum of the losses by transformers' own attention and head, each row alone."""
+    total = torch.zeros((), dtype=torch.float64)
+    for row, labels in zip(ROWS, LABELS, strict=True):
+        logits = model.network(input_ids=torch.tensor([row]), use_cache=False).logits[0]
+        total = total + functional.cross_entropy(
+            logits[:-1], torch.tensor(labels[1:]), ignore_index=IGNORED, reduction="sum"
+        )
+    return total
+
+
+def padded_loss(model: LanguageModel) -> torch.Tensor:
+    """Sum of the losses of one padded batch, by transformers' own attention, mask and head."""
+    width = max(len(row) for row in ROWS)
+    ids = torch.tensor([row + [0] * (width - len(row)) for row in ROWS])
+    labels = torch.tensor([row + [IGNORED] * (width - len(row)) for row in LABELS])
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ROWS])
+    logits = model.network(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    return functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+
+
+def flat_loss(model: LanguageModel, *, share: bool) -> torch.Tensor:
+    return model.loss(pack(ROWS, LABELS, share=share)).total
+
+
+@pytest.mark.parametrize("tile", [2, 256])
+def test_flat_equals_padded_equals_one_by_one(
+    model: LanguageModel, tile: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model.base.set_attn_implementation("eager")
+    expected = losses_and_gradients(model, lambda: plain_loss(model))
+    padded = losses_and_gradients(model, lambda: padded_loss(model))
+    model.base.set_attn_implementation(FLAT)
+    monkeypatch.setattr(attention_module, "TILE", tile)
+    for found in (
+        padded,
+        losses_and_gradients(model, lambda: flat_loss(model, share=False)),
+        losses_and_gradients(model, lambda: flat_loss(model, share=True)),
+    ):
+        assert found[0] == pytest.approx(expected[0], rel=1e-6)
+        assert found[1].keys() == expected[1].keys()
+        for name, gradient in expected[1].items():
+            # Softmax and norms are computed in float32 on both sides, hence no tighter.
+            scale = gradient.abs().max().item()
+            torch.testing.assert_close(found[1][name], gradient, rtol=1e-4, atol=1e-5 * scale)
+
+
+def test_sharing_computes_common_beginnings_once() -> None:
+    shared, alone = pack(ROWS, LABELS), pack(ROWS, LABELS, share=False)
+    # The ten tokens of PREFIX stand in four rows, and twice in two of them.
+    assert len(alone.input_ids) - len(shared.input_ids) == 3 * len(PREFIX) + len(PREFIX)
+    assert shared.num_tokens == alone.num_tokens == sum(len(row) for row in ROWS)
+
+
+@given(
+    st.lists(
+        st.tuples(st.lists(st.integers(0, 2), min_size=1, max_size=24), st.integers(1, 6)),
+        min_size=1,
+        max_size=6,
+    ),
+    st.booleans(),
+)
+@settings(max_examples=150, deadline=None)
+def test_packing_never_loses_a_prediction(rows: list[tuple[list[int], int]], share: bool) -> None:
+    ids = [row for row, _ in rows]
+    labels = [[IGNORED] * max(0, len(row) - n) + row[max(0, len(row) - n) :] for row, n in rows]
+    batch = pack(ids, labels, share=share)
+    expected = sorted(
+        (owner, row[:t], row[t])
+        for owner, (row, label) in enumerate(zip(ids, labels, strict=True))
+        for t in range(1, len(row))
+        if label[t] != IGNORED
+    )
+    found = sorted(
+        (owner, context_of(batch.layout, batch.input_ids.tolist(), index), target)
+        for owner, index, target in zip(
+            batch.owners.tolist(), batch.index.tolist(), batch.targets.tolist(), strict=True
+        )
+    )
+    assert found == expected
+    for index in batch.index.tolist():
+        context = context_of(batch.layout, batch.input_ids.tolist(), index)
+        assert batch.position_ids[index] == len(context) - 1
+
+
+def context_of(layout: FlatLayout, ids: list[int], index: int) -> list[int]:
+    """The tokens that the token at `index` sees, itself included, by the layout."""
+    tile = next(tile for tile in layout.tiles if tile.start <= index < tile.end)
+    seen = [t for start, end in tile.keys for t in range(start, end) if t <= index]
+    return [ids[t] for t in seen]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "parents"),
+    [((5,), None), ((3, 700, 1, 0, 4), None), ((4, 3, 6, 2), (-1, 0, 0, 2)), ((300, 290), (-1, 0))],
+)
+def test_attention_equals_softmax_over_each_chain(
+    lengths: tuple[int, ...], parents: tuple[int, ...] | None
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    total = sum(lengths)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64, requires_grad=True)
+
+    query, key, value = random(2, total, 3, 8), random(2, total, 8), random(2, total, 8)
+    layout = FlatLayout.of(lengths, parents)
+    mask = torch.zeros(total, total, dtype=torch.bool)
+    for row in range(total):
+        tile = next(tile for tile in layout.tiles if tile.start <= row < tile.end)
+        for start, end in tile.keys:
+            mask[row, start : min(end, row + 1)] = True
+    scores = torch.einsum("ktgd,ksd->ktgs", query, key) * 0.3
+    shares = scores.masked_fill(~mask[:, None], -torch.inf).softmax(-1)
+    expected = torch.einsum("ktgs,ksd->ktgd", shares, value)
+    weight = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
+    found = attend(query, key, value, layout, 0.3)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    for a, b in zip(
+        torch.autograd.grad((found * weight).sum(), (query, key, value)),
+        torch.autograd.grad((expected * weight).sum(), (query, key, value)),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_a_sliding_window_is_refused_rather_than_ignored(tmp_path: Path) -> None:
+    from luthier.errors import ModelError
+
+    model = load_model(write_model(tmp_path), dtype=torch.float32, device=CPU)
+    layer = model.base.base_model.layers[0].self_attn
+    states = torch.zeros(1, 4, 9, 8)
+    with pytest.raises(ModelError, match="sliding window of 4 tokens"):
+        attention_module.flat_attention_forward(
+            layer, states, states, states, None, flat_layout=FlatLayout.of((9,)), sliding_window=4
+        )

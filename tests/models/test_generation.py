@@ -1,0 +1,72 @@
+"""Greedy answers equal transformers' own, whatever the slots, the order and the shared prefix."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from luthier.models import LanguageModel, generate, load_model
+from luthier.models.attention import FLAT
+from tiny import FAMILIES, write_model
+
+PROMPTS = [
+    [9, 8, 7, 6, 5, 20],
+    [9, 8, 7, 6, 5, 20, 21, 22, 23],
+    [9, 8, 7, 6, 5, 30, 31],
+    [9, 8, 7, 6, 5, 40, 41, 42, 43, 44, 45],
+    [9, 8, 7, 6, 5, 50],
+]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def model(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> LanguageModel:
+    folder = write_model(tmp_path_factory.mktemp(request.param), request.param, seed=3)
+    return load_model(folder, dtype=torch.float32, device=torch.device("cpu"))
+
+
+def reference(model: LanguageModel, prompt: list[int], stop_ids: set[int], most: int) -> list[int]:
+    """The greedy answer, one whole forward per token, by transformers' own attention."""
+    model.base.set_attn_implementation("eager")
+    ids = list(prompt)
+    with torch.no_grad():
+        while len(ids) < len(prompt) + most:
+            token = int(model.base(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
+            if token in stop_ids:
+                break
+            ids.append(token)
+    model.base.set_attn_implementation(FLAT)
+    return ids[len(prompt) :]
+
+
+@pytest.mark.parametrize("num_slots", [1, 2, 5, None])
+def test_answers_equal_a_plain_greedy_loop(model: LanguageModel, num_slots: int | None) -> None:
+    free = [reference(model, prompt, set(), 12) for prompt in PROMPTS]
+    stop_ids = {free[0][3], free[3][7]}  # some answers end early, some run into the limit
+    expected = [reference(model, prompt, stop_ids, 12) for prompt in PROMPTS]
+    answers = generate(model, PROMPTS, max_new_tokens=12, stop_ids=stop_ids, num_slots=num_slots)
+    assert [answer.ids for answer in answers] == expected
+    assert [answer.stopped for answer in answers] == [len(ids) < 12 for ids in expected]
+
+
+def test_prompts_without_a_common_beginning_work(model: LanguageModel) -> None:
+    prompts = [[5], [6, 7], [8, 9, 10]]
+    answers = generate(model, prompts, max_new_tokens=4, stop_ids=(), num_slots=2)
+    assert [a.ids for a in answers] == [reference(model, p, set(), 4) for p in prompts]
+
+
+def test_equal_prompts_get_equal_answers(model: LanguageModel) -> None:
+    answers = generate(model, [[5, 6, 7]] * 3, max_new_tokens=4, stop_ids=(), num_slots=2)
+    assert answers[0].ids == answers[1].ids == answers[2].ids
+
+
+def test_progress_counts_up_to_all(model: LanguageModel) -> None:
+    seen: list[int] = []
+    generate(model, PROMPTS, max_new_tokens=3, stop_ids=(), num_slots=2, observe=seen.append)
+    assert seen == sorted(seen)
+    assert seen[-1] == len(PROMPTS)
+
+
+def test_no_prompt_gives_no_answer(model: LanguageModel, tmp_path: Path) -> None:
+    assert generate(model, [], max_new_tokens=3, stop_ids=()) == []

@@ -1,0 +1,67 @@
+"""Tiny real models with random weights and a byte-level tokenizer, made in well under a second."""
+
+import json
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from luthier.data import Chat, Message, Place, Role
+
+SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+CHATML = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+FAMILIES = ("llama", "mistral", "qwen3")
+
+
+def write_tokenizer(folder: Path, template: str = CHATML) -> None:
+    """Write the tokenizer files of a model: one token per byte, and the special tokens."""
+    folder.mkdir(parents=True, exist_ok=True)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate((*SPECIAL, *alphabet))}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(SPECIAL))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"eos_token": "<|im_end|>", "tokenizer_class": "PreTrainedTokenizerFast"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "chat_template.jinja").write_text(template)
+
+
+def write_model(folder: Path, family: str = "llama", *, seed: int = 0) -> Path:
+    """Write a whole model folder: 2 layers, 32 wide, 4 heads over 2 key-value heads."""
+    write_tokenizer(folder)
+    config = AutoConfig.for_model(
+        family,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        vocab_size=len(SPECIAL) + 256,
+        max_position_embeddings=512,
+        bos_token_id=None,
+        eos_token_id=2,
+        pad_token_id=0,
+        tie_word_embeddings=True,
+        initializer_range=0.2,
+    )
+    if hasattr(config, "sliding_window"):
+        config.sliding_window = None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
+    return folder
+
+
+def chat(*turns: tuple[Role, str], line: int = 1, weight: float = 1.0) -> Chat:
+    """A chat of (role, content) pairs, as if read from line `line` of rows.jsonl."""
+    messages = tuple(Message(role, content, weight=weight) for role, content in turns)
+    return Chat(f"rows:{line}", Place("rows.jsonl", line), messages)

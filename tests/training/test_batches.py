@@ -1,0 +1,39 @@
+"""Every example is used exactly once an epoch, however steps and micro-batches are cut."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from luthier.training.batches import StepPlan, cut_by_tokens
+
+
+@given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 3), st.integers(0, 5))
+def test_each_epoch_uses_every_example_once(
+    num_examples: int, batch_size: int, epochs: int, seed: int
+) -> None:
+    plan = StepPlan(num_examples, batch_size, epochs, seed)
+    steps = [plan.examples_of(step) for step in range(plan.num_steps)]
+    for epoch in range(epochs):
+        start = epoch * plan.steps_per_epoch
+        used = [i for step in steps[start : start + plan.steps_per_epoch] for i in step]
+        assert sorted(used) == list(range(num_examples))
+    assert all(0 < len(step) <= batch_size for step in steps)
+
+
+def test_the_order_changes_with_seed_and_epoch_and_nothing_else() -> None:
+    plan = StepPlan(100, 10, 2, seed=1)
+    assert plan.examples_of(3) == StepPlan(100, 10, 2, seed=1).examples_of(3)
+    assert plan.examples_of(3) != StepPlan(100, 10, 2, seed=2).examples_of(3)
+    assert plan.examples_of(3) != plan.examples_of(13)
+    assert StepPlan(100, 10, 2, 1, max_steps=5).num_steps == 5
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=40), st.integers(1, 400))
+def test_micro_batches_hold_every_example_within_the_budget(
+    lengths: list[int], budget: int
+) -> None:
+    groups = cut_by_tokens(range(len(lengths)), lengths, budget)
+    assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
+    for group in groups:
+        assert len(group) == 1 or sum(lengths[i] for i in group) <= budget
+    sizes = [sum(lengths[i] for i in group) for group in groups]
+    assert sizes == sorted(sizes, reverse=True)

@@ -1,0 +1,283 @@
+"""The loop: exact accumulation, bit-equal resume after SIGKILL, early stopping, loud failures."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import write_model
+
+from luthier.errors import CheckpointError, TrainingError
+from luthier.models import LanguageModel, attach, load_model, trained_parameters
+from luthier.recipe import LoRA, Training
+from luthier.tokens import IGNORED, Encoded
+from luthier.training import (
+    Outcome,
+    Saved,
+    StepDone,
+    SupervisedObjective,
+    Surroundings,
+    TrainingEvent,
+    Validated,
+    train,
+)
+from luthier.training.checkpoints import list_checkpoints, write_folder
+from luthier.training.optimizers import learning_rate_factor
+
+SETTINGS = {
+    "epochs": 3, "batch_size": 4, "micro_batch_tokens": 64, "max_length": 100,
+    "learning_rate": 0.01, "evaluate_every": 3, "checkpoint_every": 2, "patience": 99,
+}  # fmt: skip
+
+
+def examples(count: int = 10) -> list[Encoded]:
+    """Sequences of growing length, some of which begin alike."""
+    made = []
+    for i in range(count):
+        ids = [4 + (j * (1 + i // 3)) % 90 for j in range(12 + 3 * i)]
+        labels = [IGNORED] * 8 + ids[8:]
+        made.append(Encoded(f"row {i}", ids, labels, ((8, len(ids)),)))
+    return made
+
+
+def tiny_model(folder: Path, dropout: float = 0.0) -> LanguageModel:
+    model = load_model(folder, dtype=torch.float32, device=torch.device("cpu"))
+    lora = LoRA.model_validate({"rank": 4, "dropout": dropout})
+    model.network = attach(model.base, lora, seed=0)
+    return model
+
+
+def weights_of(model: LanguageModel) -> dict[str, torch.Tensor]:
+    return {n: p.detach().clone() for n, p in trained_parameters(model.network).items()}
+
+
+def run(
+    model: LanguageModel,
+    folder: Path,
+    *,
+    observe: Callable[[TrainingEvent], None] = lambda event: None,
+    validate: Callable[[], float] | None = None,
+    is_interrupted: Callable[[], bool] = lambda: False,
+    rows: list[Encoded] | None = None,
+    recipe_hash: str = "r",
+    **settings: object,
+) -> Outcome:
+    surroundings = Surroundings(
+        folder, recipe_hash, validate, observe, is_interrupted, memory=lambda: 0
+    )
+    training = Training.model_validate({**SETTINGS, **settings})
+    objective = SupervisedObjective(share_prefixes=True)
+    return train(model, objective, rows or examples(), training, surroundings)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("llama"))
+
+
+def test_one_batch_of_eight_equals_eight_batches_of_one(folder: Path, tmp_path: Path) -> None:
+    trained, traces = [], []
+    for budget in (1, 100_000):
+        trace: list[float] = []
+        model = tiny_model(folder)
+
+        def note(event: TrainingEvent, trace: list[float] = trace) -> None:
+            if isinstance(event, StepDone):
+                trace.append(event.loss)
+
+        run(model, tmp_path / str(budget), observe=note, batch_size=8, micro_batch_tokens=budget)
+        trained.append(weights_of(model))
+        traces.append(trace)
+    assert traces[0] == pytest.approx(traces[1], rel=1e-5)
+    for name, weight in trained[0].items():
+        torch.testing.assert_close(weight, trained[1][name], rtol=1e-3, atol=1e-5)
+
+
+def test_the_loss_of_a_step_is_the_mean_over_its_supervised_tokens(
+    folder: Path, tmp_path: Path
+) -> None:
+    steps: list[StepDone] = []
+    rows = examples(4)
+    model = tiny_model(folder)
+    each = [model.loss(SupervisedObjective(share_prefixes=True).collate([row])) for row in rows]
+    expected = sum(loss.total.item() for loss in each) / sum(len(loss.each) for loss in each)
+    run(
+        model, tmp_path, rows=rows, max_steps=1,
+        observe=lambda e: steps.append(e) if isinstance(e, StepDone) else None,
+    )  # fmt: skip
+    assert steps[0].loss == pytest.approx(expected, rel=1e-5)
+    assert steps[0].num_supervised == sum(row.num_supervised for row in rows)
+    assert steps[0].num_tokens == sum(len(row.input_ids) for row in rows)
+
+
+def test_training_learns(folder: Path, tmp_path: Path) -> None:
+    losses: list[float] = []
+    model = tiny_model(folder)
+    run(
+        model, tmp_path, epochs=20,
+        observe=lambda e: losses.append(e.loss) if isinstance(e, StepDone) else None,
+    )  # fmt: skip
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
+    folder: Path, tmp_path: Path, dropout: float
+) -> None:
+    whole = tiny_model(folder, dropout)
+    assert run(whole, tmp_path / "whole").status == "finished"
+    for stop_after in (1, 4, 7):
+        place = tmp_path / f"stopped-{stop_after}"
+        done: list[int] = []
+        outcome = run(
+            tiny_model(folder, dropout), place,
+            observe=lambda e, done=done: done.append(1) if isinstance(e, StepDone) else None,
+            is_interrupted=lambda done=done, n=stop_after: len(done) >= n,
+        )  # fmt: skip
+        assert (outcome.status, outcome.num_steps) == ("interrupted", stop_after)
+        resumed = tiny_model(folder, dropout)
+        assert run(resumed, place).status == "finished"
+        for name, weight in weights_of(whole).items():
+            assert torch.equal(weight, weights_of(resumed)[name]), name
+
+
+KILLED_RUN = """
+import sys
+from pathlib import Path
+from test_loop import *
+
+def validate():
+    return sum(float(p.detach().abs().sum()) for p in trained_parameters(model.network).values())
+
+def observe(event):
+    print(type(event).__name__, getattr(event, "step", 0), flush=True)
+
+torch.set_num_threads(1)
+model = tiny_model(Path(sys.argv[1]), dropout=0.2)
+run(model, Path(sys.argv[2]), validate=lambda: -validate(), observe=observe, epochs=4)
+from safetensors.torch import save_file
+save_file({n: p.detach() for n, p in trained_parameters(model.network).items()}, sys.argv[3])
+"""
+
+
+def test_killed_with_sigkill_and_resumed_equals_uninterrupted_bit_for_bit(
+    folder: Path, tmp_path: Path
+) -> None:
+    def start(place: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", KILLED_RUN, str(folder),
+             str(tmp_path / place), str(tmp_path / f"{place}.safetensors")],
+            stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent,
+            env={**os.environ, "PYTHONPATH": f"{Path(__file__).parents[1]}"},
+        )  # fmt: skip
+
+    whole = start("whole")
+    assert whole.communicate()[0].count("StepDone") == 12
+    # Killed as soon as these lines appear: within a step, and around writing a checkpoint.
+    for moment in ("StepDone 3", "Saved 6", "StepDone 8", "Validated 9"):
+        process = start("killed")
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.strip() == moment:
+                process.send_signal(signal.SIGKILL)
+                break
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    last = start("killed")
+    steps = last.communicate()[0].count("StepDone")
+    assert last.returncode == 0
+    assert steps < 12, "the last run resumed from a checkpoint"
+    expected = load_file(tmp_path / "whole.safetensors")
+    found = load_file(tmp_path / "killed.safetensors")
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_checkpoint_cut_short_by_a_crash_is_never_seen(folder: Path, tmp_path: Path) -> None:
+    run(tiny_model(folder), tmp_path, max_steps=3)
+    complete = list_checkpoints(tmp_path)
+    half = tmp_path / ".step-00000099.1.unfinished"
+    half.mkdir()
+    (half / "state.json").write_text("{")
+    assert list_checkpoints(tmp_path) == complete
+    run(tiny_model(folder), tmp_path, max_steps=3)
+    assert not half.exists()
+
+
+def test_early_stopping_keeps_the_best_weights(folder: Path, tmp_path: Path) -> None:
+    model = tiny_model(folder)
+    at_best: list[dict[str, torch.Tensor]] = []
+    losses = iter([3.0, 1.0, 2.0, 2.0, 2.0, 0.0])
+
+    def validate() -> float:
+        loss = next(losses)
+        if loss == 1.0:
+            at_best.append(weights_of(model))
+        return loss
+
+    events: list[TrainingEvent] = []
+    outcome = run(
+        model, tmp_path, validate=validate, observe=events.append, evaluate_every=1,
+        patience=3, epochs=9,
+    )  # fmt: skip
+    assert outcome == Outcome("stopped early", 5, best_step=2, best_loss=1.0)
+    for name, weight in weights_of(model).items():
+        assert torch.equal(weight, at_best[0][name])
+    assert [e.is_best for e in events if isinstance(e, Validated)] == [1, 1, 0, 0, 0]
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update(folder: Path, tmp_path: Path) -> None:
+    model = tiny_model(folder)
+    name, poisoned = next(iter(trained_parameters(model.network).items()))
+    with torch.no_grad():
+        poisoned.fill_(math.nan)
+    before = weights_of(model)
+    with pytest.raises(TrainingError, match=r"step 1: the loss is nan.*learning_rate"):
+        run(model, tmp_path)
+    after = weights_of(model)
+    assert all(torch.equal(before[n], after[n]) for n in before if n != name)
+    assert list_checkpoints(tmp_path) == []
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(folder: Path, tmp_path: Path) -> None:
+    run(tiny_model(folder), tmp_path, max_steps=2)
+    with pytest.raises(CheckpointError, match="belongs to another recipe"):
+        run(tiny_model(folder), tmp_path, recipe_hash="other")
+
+
+def test_a_damaged_checkpoint_is_named(folder: Path, tmp_path: Path) -> None:
+    run(tiny_model(folder), tmp_path, max_steps=2)
+    (list_checkpoints(tmp_path)[-1] / "optimizer.safetensors").write_bytes(b"short")
+    with pytest.raises(CheckpointError, match=r"step-00000002: cannot be read"):
+        run(tiny_model(folder), tmp_path)
+
+
+def test_a_full_disk_leaves_earlier_checkpoints_whole(tmp_path: Path) -> None:
+    write_folder(tmp_path / "step-1", {"a": b"1"})
+    (tmp_path / "blocked").write_text("a file where a folder should be")
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        write_folder(tmp_path / "blocked" / "step-2", {"a": b"2"})
+    assert (tmp_path / "step-1" / "a").read_bytes() == b"1"
+
+
+def test_only_the_newest_checkpoints_are_kept(folder: Path, tmp_path: Path) -> None:
+    events: list[TrainingEvent] = []
+    run(tiny_model(folder), tmp_path, observe=events.append)
+    assert [e.step for e in events if isinstance(e, Saved)] == [2, 4, 6, 8, 9]
+    assert [p.name for p in list_checkpoints(tmp_path)] == ["step-00000008", "step-00000009"]
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    rates = [learning_rate_factor(step, 100, 0.1, "cosine") for step in range(100)]
+    assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
+    assert rates[10] == 1.0
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert 0 < rates[-1] < 0.001
+    assert learning_rate_factor(99, 100, 0.1, "constant") == 1.0
+    assert learning_rate_factor(55, 100, 0.1, "linear") == pytest.approx(0.5)
+    assert learning_rate_factor(0, 1, 0.05, "cosine") == 1.0
