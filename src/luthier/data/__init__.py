@@ -1,5 +1,6 @@
 """A file becomes a frozen, checked dataset. No torch, no tokenizer, no model."""
 
+from luthier.data.datasets import Reading, read_dataset, refuse_errors
 from luthier.data.examples import (
     Chat,
     Dataset,
@@ -12,6 +13,7 @@ from luthier.data.examples import (
     ToolCall,
     canonical,
 )
+from luthier.data.splitting import limit_by_hash, prompt_key
 
 __all__ = [
     "Chat",
@@ -19,9 +21,14 @@ __all__ = [
     "Finding",
     "Message",
     "Place",
+    "Reading",
     "Role",
     "Row",
     "Split",
     "ToolCall",
     "canonical",
+    "limit_by_hash",
+    "prompt_key",
+    "read_dataset",
+    "refuse_errors",
 ]

@@ -44,6 +44,7 @@ class Finding:
     found: str
     accepted: str
     advice: str = ""
+    severity: Literal["error", "warning"] = "error"
 
     def __str__(self) -> str:
         subject = f"{self.place} {self.field}".rstrip()
@@ -104,10 +105,7 @@ class Chat:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Chats in three splits, immutable, with the hash of what they say.
-
-    `num_rows` counts rows read per file; `findings` are those that kept rows out.
-    """
+    """Chats in three splits, immutable, with the hash of what they say."""
 
     train: tuple[Chat, ...]
     validation: tuple[Chat, ...]

@@ -56,9 +56,10 @@ def prepare(
     tokenizer = Tokenizer.load(source.path, recipe.model.chat_template)
     dataset = reading.dataset
     _check_splits(dataset)
+    learnt: tuple[Split, ...] = ("train", "validation")
     whole = {
         split: _encode(tokenizer, split, getattr(dataset, split), recipe, NO_LIMIT)
-        for split in ("train", "validation")
+        for split in learnt
     }
     test = tuple(limit_by_hash(dataset.test, recipe.evaluation.limit))
     facts = _facts(whole["train"], whole["validation"], test, source, tokenizer, cache)
