@@ -26,6 +26,14 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_boolean(cls, value: Any) -> Any:
+        # No field is a boolean, but pydantic would take true for 1.
+        if isinstance(value, bool):
+            raise ValueError("no setting is true or false; YAML reads yes, no, on, off as such")
+        return value
+
 
 class Model(Section):
     """Which model to start from."""
