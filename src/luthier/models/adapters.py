@@ -17,6 +17,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from luthier.errors import ModelError
+from luthier.models.loading import LanguageModel
 from luthier.recipe import LoRA
 
 
@@ -76,9 +77,10 @@ def _targets(model: PreTrainedModel, lora: LoRA) -> list[str]:
     return list(lora.targets)
 
 
-def save_adapter(network: PeftModel, folder: Path) -> None:
-    """Write an ordinary PEFT adapter (safetensors) into a folder."""
-    network.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+def save_adapter(model: LanguageModel, folder: Path) -> None:
+    """Write the adapter of a model as an ordinary PEFT adapter (safetensors) into a folder."""
+    assert isinstance(model.network, PeftModel), "the model has an adapter"
+    model.network.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
 
 
 def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:

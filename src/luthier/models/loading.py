@@ -6,10 +6,13 @@ model is used, one small flat batch is compared with plain attention: an archite
 attention the flat form does not reproduce is refused, not guessed.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -46,6 +49,15 @@ class LanguageModel:
             **attention_state,
         )
         return output.last_hidden_state[0]  # type: ignore[no-any-return]
+
+    @contextmanager
+    def without_adapter(self) -> Iterator[None]:
+        """The model as it was before tuning."""
+        if isinstance(self.network, PeftModel):
+            with self.network.disable_adapter():
+                yield
+        else:
+            yield
 
     @property
     def head(self) -> Tensor:

@@ -2,6 +2,7 @@
 
 from luthier.tokens.encoding import IGNORED, Encoded, encode_chat, encode_prompt
 from luthier.tokens.ledger import Dropped, EncodedSplit, Ledger, check_ledger, encode_split
+from luthier.tokens.preview import Stretch, preview_page, stretches
 from luthier.tokens.templates import ChatTemplate
 from luthier.tokens.tokenizer import Tokenized, Tokenizer
 
@@ -12,10 +13,13 @@ __all__ = [
     "Encoded",
     "EncodedSplit",
     "Ledger",
+    "Stretch",
     "Tokenized",
     "Tokenizer",
     "check_ledger",
     "encode_chat",
     "encode_prompt",
     "encode_split",
+    "preview_page",
+    "stretches",
 ]

@@ -90,6 +90,8 @@ class Surroundings:
     """Asked after every step; when true, a checkpoint is written and the loop ends."""
     memory: Callable[[], int]
     """Peak memory in bytes."""
+    resumed: Callable[[int], None] = lambda step: None
+    """Told the step training goes on from, before the first one."""
 
 
 def train(
@@ -160,6 +162,7 @@ class _Loop:
         if found is not None:
             checkpoints.restore(found, self.parameters, self.optimizer)
             self.progress = found.progress
+        self.surroundings.resumed(self.progress.step)
 
     def _step(self) -> None:
         started = time.perf_counter()

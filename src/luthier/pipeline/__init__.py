@@ -1,0 +1,43 @@
+"""The order of things, stated once: prepare, baselines, train, evaluate, compare, report.
+
+Importing this room loads nothing; each name loads its module when first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from luthier.pipeline.events import Answered, Event, Note, Ready, StageStarted
+    from luthier.pipeline.opening import TunedModel, evaluate_run, find_run, open_model
+    from luthier.pipeline.prepare import Prepared, prepare
+    from luthier.pipeline.tuning import Tuned, tune
+
+_MODULES = {
+    "events": ("Answered", "Event", "Note", "Ready", "StageStarted"),
+    "opening": ("TunedModel", "evaluate_run", "find_run", "open_model"),
+    "prepare": ("Prepared", "prepare"),
+    "tuning": ("Tuned", "tune"),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "Answered",
+    "Event",
+    "Note",
+    "Prepared",
+    "Ready",
+    "StageStarted",
+    "Tuned",
+    "TunedModel",
+    "evaluate_run",
+    "find_run",
+    "open_model",
+    "prepare",
+    "tune",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

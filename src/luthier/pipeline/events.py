@@ -1,0 +1,49 @@
+"""What the pipeline tells its observer while it works.
+
+Doors show these; nothing depends on being observed. Training and evaluation send events of their
+own, which pass through unchanged.
+"""
+
+from dataclasses import dataclass
+
+from luthier.evaluation import SystemFinished, SystemStarted
+from luthier.pipeline.prepare import Prepared
+from luthier.training import Saved, StepDone, Validated
+
+
+@dataclass(frozen=True, slots=True)
+class StageStarted:
+    """A stage of the path begins."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something worth a line: what takes long, what is taken up again, what was dropped."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Everything is decided; the run's folder exists."""
+
+    run_id: str
+    prepared: Prepared
+    is_resumed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A predictor has answered so many of its rows."""
+
+    name: str
+    done: int
+    total: int
+
+
+Event = (
+    StageStarted | Note | Ready | Answered | SystemStarted | SystemFinished
+    | StepDone | Validated | Saved
+)  # fmt: skip

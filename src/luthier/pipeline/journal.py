@@ -1,0 +1,81 @@
+"""A run's journal: one JSON line per step, validation and stage, in the run's folder.
+
+It is what the report draws its curves and timings from, also after a resume: lines of steps that a
+killed process had done but not saved are removed, because they are done again.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+
+from luthier.pipeline.events import Event, StageStarted
+from luthier.report import StageTime, StepPoint, ValidationPoint
+from luthier.runs import JsonLines, Run
+from luthier.training import StepDone, Validated
+
+
+class Journal:
+    """Writes a run's events down and passes them on."""
+
+    def __init__(self, run: Run, observe: Callable[[Event], None]) -> None:
+        self._lines = JsonLines(run.path("events.jsonl"))
+        self._observe = observe
+
+    def resume_after(self, step: int) -> None:
+        """Forget the steps after `step`."""
+        self._lines.keep(lambda entry: entry.get("step", 0) <= step)
+
+    def observe(self, event: Event) -> None:
+        """Note what the report will need, and pass the event on."""
+        if isinstance(event, StepDone):
+            self._lines.append({"event": "step", **asdict(event)})
+        elif isinstance(event, Validated):
+            self._lines.append({"event": "validation", **asdict(event)})
+        self._observe(event)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Announce a stage and note the seconds it took, also when it is broken off."""
+        self._observe(StageStarted(name))
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = round(time.perf_counter() - started, 3)
+            self._lines.append({"event": "stage", "name": name, "seconds": seconds})
+
+    def curve(self) -> tuple[StepPoint, ...]:
+        """The training steps, each once."""
+        steps = {e["step"]: e for e in self._lines.read() if e["event"] == "step"}
+        return tuple(
+            StepPoint(
+                step,
+                e["loss"],
+                e["learning_rate"],
+                e["num_tokens"] / max(e["seconds"], 1e-9),
+                e["num_supervised"],
+                e["grad_norm"],
+                e["memory_bytes"],
+            )
+            for step, e in sorted(steps.items())
+        )
+
+    def validation(self) -> tuple[ValidationPoint, ...]:
+        """The validation losses, each once."""
+        found = {e["step"]: e["loss"] for e in self._lines.read() if e["event"] == "validation"}
+        return tuple(ValidationPoint(step, loss) for step, loss in sorted(found.items()))
+
+    def timings(self) -> tuple[StageTime, ...]:
+        """Seconds per stage, over all the times the run was taken up."""
+        seconds: dict[str, float] = {}
+        for entry in self._lines.read():
+            if entry["event"] == "stage":
+                seconds[entry["name"]] = seconds.get(entry["name"], 0.0) + entry["seconds"]
+        return tuple(StageTime(name, total) for name, total in seconds.items())
+
+    def peak_memory(self) -> int:
+        """Largest memory any step saw, in bytes."""
+        return max(
+            (e["memory_bytes"] for e in self._lines.read() if e["event"] == "step"), default=0
+        )

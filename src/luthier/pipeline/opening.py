@@ -1,0 +1,140 @@
+"""A run's folder becomes a model that answers: to talk to it, or to judge it on other rows."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from luthier.data import Message, read_dataset, refuse_errors
+from luthier.errors import ConfigError
+from luthier.evaluation import EvaluationResult, build_scorers, conclude, run_system
+from luthier.models import (
+    LanguageModel,
+    choose_device,
+    default_cache,
+    load_adapter,
+    load_model,
+    precision,
+    resolve_source,
+)
+from luthier.pipeline.events import Answered, Event
+from luthier.pipeline.predictors import LocalPredictor
+from luthier.pipeline.tuning import TUNED, ZERO_SHOT
+from luthier.recipe import Recipe, settled
+from luthier.runs import Run, Workspace, write_atomically
+from luthier.tokens import Tokenizer
+
+
+def find_run(workspace: Path, wanted: str) -> Run:
+    """The run with this id, name or folder; ConfigError when there is none."""
+    opened = Workspace.open(workspace)
+    try:
+        return opened.find(wanted)
+    finally:
+        opened.close()
+
+
+def resolved_recipe(run: Run) -> Recipe:
+    """The recipe a run was made with, without "auto"."""
+    content: dict[str, Any] = {}
+    for line in json.loads(run.path("recipe.resolved.json").read_text("utf-8")):
+        *sections, field = line["path"].split(".")
+        place = content
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[field] = line["value"]
+    return Recipe.model_validate(content)
+
+
+@dataclass(frozen=True)
+class TunedModel:
+    """A finished run's model, ready to answer."""
+
+    run: Run
+    recipe: Recipe
+    model: LanguageModel
+    tokenizer: Tokenizer
+
+    def answer(self, messages: list[Message], max_new_tokens: int | None = None) -> str:
+        """The greedy answer to a conversation."""
+        limit = max_new_tokens or settled(self.recipe.evaluation.max_new_tokens)
+        return self.predictor(TUNED, max_new_tokens=limit).answer(messages)
+
+    def predictor(
+        self,
+        name: str,
+        *,
+        max_new_tokens: int | None = None,
+        observe: Callable[[Event], None] = lambda event: None,
+    ) -> LocalPredictor:
+        """The model as the evaluation asks it."""
+        return LocalPredictor(
+            name,
+            self.model,
+            self.tokenizer,
+            max_new_tokens=max_new_tokens or settled(self.recipe.evaluation.max_new_tokens),
+            loss_tokens=settled(self.recipe.training.micro_batch_tokens),
+            observe=lambda done, total: observe(Answered(name, done, total)),
+        )
+
+
+def open_model(run: Run) -> TunedModel:
+    """Load the base model and the run's adapter. Raises ConfigError when it has none yet."""
+    recipe = resolved_recipe(run)
+    adapter = run.path("adapter")
+    if not adapter.is_dir():
+        raise ConfigError(
+            f"is {run.record.status} and has no adapter yet",
+            where=run.id,
+            advice="run luthier train with the same recipe again; it goes on where it stopped",
+        )
+    cache = default_cache() if recipe.runtime.cache == "auto" else recipe.runtime.cache
+    source = resolve_source(recipe.model, cache, lambda note: None)
+    model = load_model(
+        source.path,
+        dtype=precision(settled(recipe.runtime.dtype)),
+        device=choose_device(settled(recipe.runtime.device), settled(recipe.runtime.threads)),
+        allow_remote_code=bool(recipe.model.remote_code),
+    )
+    model.network = load_adapter(model.base, adapter)
+    model.network.eval()
+    return TunedModel(run, recipe, model, Tokenizer.load(source.path, recipe.model.chat_template))
+
+
+def evaluate_run(
+    run: Run, rows: Path, observe: Callable[[Event], None] = lambda event: None
+) -> EvaluationResult:
+    """Judge a finished run against its prompt on other rows; the result is kept in its folder."""
+    opened = open_model(run)
+    data = opened.recipe.data.model_validate(
+        {"train": rows, "validation_share": 0.0, "test_share": 0.0}
+    )
+    reading = read_dataset(data)
+    refuse_errors(reading.findings)
+    examples = reading.dataset.train
+    evaluation, seed = opened.recipe.evaluation, opened.recipe.training.seed
+    scorers = build_scorers(evaluation)
+    tuned = opened.predictor(TUNED, observe=observe)
+    prompted = opened.predictor(ZERO_SHOT, observe=observe)
+    systems = [
+        run_system(tuned, "tuned", examples, scorers, evaluation, seed=seed, observe=observe)
+    ]
+    with opened.model.without_adapter():
+        systems.append(
+            run_system(
+                prompted, "zero_shot", examples, scorers, evaluation, seed=seed, observe=observe
+            )
+        )
+    metrics = [scorer.metric for scorer in scorers]
+    result = conclude(examples, systems, metrics, evaluation, seed=seed)
+    name = f"on-{rows.stem}-{reading.dataset.fingerprint[:8]}.json"
+    summary = {
+        "rows": str(rows),
+        "sha256": reading.dataset.files[str(rows)],
+        "n": len(examples),
+        "verdict": result.verdict.paragraph if result.verdict else "",
+        "systems": {s.name: {m: e.value for m, e in s.estimates.items()} for s in systems},
+    }
+    write_atomically(run.path("evaluation", name), json.dumps(summary, indent=1))
+    return result

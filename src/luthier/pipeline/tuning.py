@@ -1,0 +1,247 @@
+"""The order of things, stated once: prepare, baselines, train, evaluate, compare, report.
+
+`tune` takes a recipe and gives a finished run. Every stage leaves its result in the run's folder,
+so that the same command run again takes up where the last one ended. The test split is looked at by
+the prompted baselines before training, and once by the chosen checkpoint after it.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from luthier.errors import LuthierError
+from luthier.evaluation import (
+    EvaluationResult,
+    Kind,
+    Scorer,
+    SystemResult,
+    Verdict,
+    build_scorers,
+    conclude,
+    from_json,
+    run_system,
+    to_json,
+)
+from luthier.models import (
+    LanguageModel,
+    attach,
+    choose_device,
+    load_model,
+    mean_loss,
+    peak_memory,
+    precision,
+    save_adapter,
+)
+from luthier.pipeline.events import Answered, Event, Note, Ready
+from luthier.pipeline.journal import Journal
+from luthier.pipeline.predictors import LocalPredictor, choose_shots
+from luthier.pipeline.prepare import Prepared, prepare
+from luthier.pipeline.reporting import build_report
+from luthier.recipe import ReadRecipe, flatten, recipe_hash, settled
+from luthier.report import write_report
+from luthier.runs import Run, Workspace, capture_environment, write_atomically
+from luthier.training import Outcome, SupervisedObjective, Surroundings, train
+
+TUNED = "fine-tuned"
+ZERO_SHOT = "prompt alone"
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A run that has ended: finished, or interrupted and ready to be taken up again."""
+
+    run: Run
+    is_finished: bool
+    evaluation: EvaluationResult | None = None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Whether it helped, if the run has finished."""
+        return self.evaluation.verdict if self.evaluation else None
+
+    @property
+    def report(self) -> Path:
+        """The page to open."""
+        return self.run.path("report.html")
+
+
+def tune(
+    read: ReadRecipe,
+    observe: Callable[[Event], None] = lambda event: None,
+    is_interrupted: Callable[[], bool] = lambda: False,
+) -> Tuned:
+    """Go the whole path, or the rest of it.
+
+    `is_interrupted` is asked after every step; when it answers true the run is saved and ends
+    unfinished. Raises LuthierError; the run is then marked as failed and can be taken up again.
+    """
+    prepared = prepare(read.recipe, read.origins, lambda text: observe(Note(text)))
+    workspace = Workspace.open(read.recipe.runtime.workspace)
+    try:
+        run, is_resumed = _open_run(workspace, read, prepared)
+        with run.lock():
+            observe(Ready(run.id, prepared, is_resumed))
+            run.update(status="running", error="")
+            try:
+                return _Path(run, prepared, observe, is_interrupted).go()
+            except LuthierError as error:
+                run.update(status="failed", error=str(error))
+                raise
+            except KeyboardInterrupt:
+                run.update(status="interrupted")
+                raise
+    finally:
+        workspace.close()
+
+
+def _open_run(workspace: Workspace, read: ReadRecipe, prepared: Prepared) -> tuple[Run, bool]:
+    """The unfinished run of the same recipe, data and model, or a new one."""
+    identity = (
+        recipe_hash(prepared.recipe),
+        prepared.dataset.fingerprint,
+        prepared.source.sha256,
+    )
+    found = workspace.resumable(*identity)
+    if found is not None:
+        return found, True
+    resolved = [
+        {"path": path, "value": value, "origin": prepared.resolved.origins.get(path, "default")}
+        for path, value in flatten(prepared.recipe).items()
+    ]
+    run = workspace.start(
+        read.recipe.name or read.recipe.data.train.stem,
+        {
+            "recipe.yaml": read.text,
+            "recipe.resolved.json": json.dumps(resolved, indent=1),
+            "ledger.json": json.dumps(
+                [asdict(split.ledger) for split in (prepared.train, prepared.validation)], indent=1
+            ),
+            "environment.json": json.dumps(capture_environment(), indent=1),
+        },
+        recipe_hash=identity[0],
+        data_fingerprint=identity[1],
+        model_sha256=identity[2],
+        data_files=prepared.dataset.files,
+        model_source=prepared.source.source,
+        model_revision=prepared.source.revision,
+    )
+    return run, False
+
+
+class _Path:
+    """One run's way from baselines to report."""
+
+    def __init__(
+        self,
+        run: Run,
+        prepared: Prepared,
+        observe: Callable[[Event], None],
+        is_interrupted: Callable[[], bool],
+    ) -> None:
+        self.run, self.prepared, self.recipe = run, prepared, prepared.recipe
+        self.journal = Journal(run, observe)
+        self.observe, self.is_interrupted = observe, is_interrupted
+        self.scorers: tuple[Scorer, ...] = build_scorers(self.recipe.evaluation)
+        self.seed = self.recipe.training.seed
+
+    def go(self) -> Tuned:
+        with self.journal.stage("load the model"):
+            model = self._load()
+        with self.journal.stage("evaluate the prompts"):
+            baselines = self._baselines(model)
+        with self.journal.stage("train"):
+            outcome = self._train(model)
+        if outcome.status == "interrupted":
+            self.run.update(status="interrupted")
+            return Tuned(self.run, is_finished=False)
+        with self.journal.stage("evaluate the tuned model"):
+            tuned = self._system(self._predictor(TUNED, model), "tuned")
+        return self._conclude([*baselines, tuned], outcome)
+
+    def _load(self) -> LanguageModel:
+        runtime = self.recipe.runtime
+        return load_model(
+            self.prepared.source.path,
+            dtype=precision(settled(runtime.dtype)),
+            device=choose_device(settled(runtime.device), settled(runtime.threads)),
+            allow_remote_code=bool(self.recipe.model.remote_code),
+        )
+
+    def _predictor(self, name: str, model: LanguageModel, num_shots: int = 0) -> LocalPredictor:
+        return LocalPredictor(
+            name,
+            model,
+            self.prepared.tokenizer,
+            max_new_tokens=settled(self.recipe.evaluation.max_new_tokens),
+            loss_tokens=settled(self.recipe.training.micro_batch_tokens),
+            shots=choose_shots(self.prepared.train.chats, num_shots, self.seed),
+            observe=lambda done, total: self.observe(Answered(name, done, total)),
+        )
+
+    def _baselines(self, model: LanguageModel) -> list[SystemResult]:
+        """The prompts without training: alone, and with each number of examples."""
+        results = [self._system(self._predictor(ZERO_SHOT, model), "zero_shot")]
+        for num_shots in self.recipe.evaluation.shots:
+            name = f"{num_shots} examples in the prompt"
+            results.append(self._system(self._predictor(name, model, num_shots), "few_shot"))
+        return results
+
+    def _system(self, predictor: LocalPredictor, kind: Kind) -> SystemResult:
+        """The system's scores, kept in the run's folder and taken from there on a resume."""
+        kept = self.run.path("evaluation", f"{predictor.name.replace(' ', '-')}.json")
+        if kept.is_file():
+            return from_json(kept.read_text("utf-8"), where=str(kept))
+        result = run_system(
+            predictor, kind, self.prepared.test, self.scorers, self.recipe.evaluation,
+            seed=self.seed, observe=self.observe,
+        )  # fmt: skip
+        write_atomically(kept, to_json(result))
+        return result
+
+    def _train(self, model: LanguageModel) -> Outcome:
+        model.network = attach(model.base, self.recipe.lora, self.seed)
+        budget = settled(self.recipe.training.micro_batch_tokens)
+        held_out = self.prepared.validation.encoded
+        surroundings = Surroundings(
+            folder=self.run.path("checkpoints"),
+            recipe_hash=self.run.record.recipe_hash,
+            validate=(lambda: mean_loss(model, held_out, budget=budget)) if held_out else None,
+            observe=self.journal.observe,
+            is_interrupted=self.is_interrupted,
+            memory=peak_memory,
+            resumed=self.journal.resume_after,
+        )
+        # Dropout draws anew for each sequence, so shared beginnings would change the result.
+        objective = SupervisedObjective(share_prefixes=self.recipe.lora.dropout == 0)
+        outcome = train(
+            model, objective, self.prepared.train.encoded, self.recipe.training, surroundings
+        )
+        if outcome.status != "interrupted":
+            self._save_adapter(model)
+        return outcome
+
+    def _save_adapter(self, model: LanguageModel) -> None:
+        place, unfinished = self.run.path("adapter"), self.run.path(".adapter.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        save_adapter(model, unfinished)
+        shutil.rmtree(place, ignore_errors=True)
+        unfinished.rename(place)
+
+    def _conclude(self, systems: list[SystemResult], outcome: Outcome) -> Tuned:
+        metrics = [scorer.metric for scorer in self.scorers]
+        result = conclude(
+            self.prepared.test, systems, metrics, self.recipe.evaluation, seed=self.seed
+        )
+        report = build_report(self.run, self.prepared, result, self.journal, outcome)
+        write_report(report, self.run.folder)
+        first = result.comparisons[0] if result.comparisons else None
+        self.run.finish(
+            "finished",
+            metric=result.primary,
+            decision=result.verdict.decision if result.verdict else "",
+            before=first.baseline_value if first else None,
+            after=first.candidate_value if first else None,
+        )
+        return Tuned(self.run, is_finished=True, evaluation=result)
