@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from luthier.pipeline.events import Answered, Event, Note, Ready, StageStarted
     from luthier.pipeline.opening import TunedModel, evaluate_run, find_run, open_model
-    from luthier.pipeline.prepare import Prepared, prepare
+    from luthier.pipeline.preparing import Prepared, prepare
     from luthier.pipeline.tuning import Tuned, tune
 
 _MODULES = {
     "events": ("Answered", "Event", "Note", "Ready", "StageStarted"),
     "opening": ("TunedModel", "evaluate_run", "find_run", "open_model"),
-    "prepare": ("Prepared", "prepare"),
+    "preparing": ("Prepared", "prepare"),
     "tuning": ("Tuned", "tune"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}

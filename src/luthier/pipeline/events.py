@@ -7,7 +7,7 @@ own, which pass through unchanged.
 from dataclasses import dataclass
 
 from luthier.evaluation import SystemFinished, SystemStarted
-from luthier.pipeline.prepare import Prepared
+from luthier.pipeline.preparing import Prepared
 from luthier.training import Saved, StepDone, Validated
 
 

@@ -56,6 +56,11 @@ class TunedModel:
     model: LanguageModel
     tokenizer: Tokenizer
 
+    @property
+    def instructions(self) -> str:
+        """The system message that all training rows share, or nothing."""
+        return self.run.path("instructions.txt").read_text("utf-8")
+
     def answer(self, messages: list[Message], max_new_tokens: int | None = None) -> str:
         """The greedy answer to a conversation."""
         limit = max_new_tokens or settled(self.recipe.evaluation.max_new_tokens)

@@ -6,7 +6,7 @@ from datetime import datetime
 from luthier.data import Finding
 from luthier.evaluation import EvaluationResult
 from luthier.pipeline.journal import Journal
-from luthier.pipeline.prepare import Prepared
+from luthier.pipeline.preparing import Prepared
 from luthier.report import (
     DroppedRow,
     LedgerSummary,

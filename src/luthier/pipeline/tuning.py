@@ -37,7 +37,7 @@ from luthier.models import (
 from luthier.pipeline.events import Answered, Event, Note, Ready
 from luthier.pipeline.journal import Journal
 from luthier.pipeline.predictors import LocalPredictor, choose_shots
-from luthier.pipeline.prepare import Prepared, prepare
+from luthier.pipeline.preparing import Prepared, prepare
 from luthier.pipeline.reporting import build_report
 from luthier.recipe import ReadRecipe, flatten, recipe_hash, settled
 from luthier.report import write_report
@@ -118,6 +118,7 @@ def _open_run(workspace: Workspace, read: ReadRecipe, prepared: Prepared) -> tup
             "ledger.json": json.dumps(
                 [asdict(split.ledger) for split in (prepared.train, prepared.validation)], indent=1
             ),
+            "instructions.txt": _shared_instructions(prepared),
             "environment.json": json.dumps(capture_environment(), indent=1),
         },
         recipe_hash=identity[0],
@@ -128,6 +129,13 @@ def _open_run(workspace: Workspace, read: ReadRecipe, prepared: Prepared) -> tup
         model_revision=prepared.source.revision,
     )
     return run, False
+
+
+def _shared_instructions(prepared: Prepared) -> str:
+    """The system message all training rows begin with, so that chatting needs not repeat it."""
+    first = {chat.messages[0] for chat in prepared.train.chats}
+    message = next(iter(first)) if len(first) == 1 else None
+    return message.content if message and message.role in ("system", "developer") else ""
 
 
 class _Path:

@@ -1,0 +1,48 @@
+"""The pipeline in a shell: one file per noun, no logic of its own.
+
+Imports of anything heavy stay inside the commands, so that --help answers at once.
+"""
+
+import sys
+
+import typer
+
+from luthier.cli import check, evaluate, machine, preview, recipe, runs, talk, train
+from luthier.errors import LuthierError
+
+app = typer.Typer(
+    name="luthier",
+    help="Fine-tune a language model, and know whether it helped.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("train")(train.train)
+app.command("check")(check.check)
+app.command("preview")(preview.preview)
+app.command("evaluate")(evaluate.evaluate)
+app.command("report")(runs.report)
+app.command("chat")(talk.chat)
+app.add_typer(runs.app, name="runs")
+app.add_typer(recipe.app, name="recipe")
+app.command("doctor")(machine.doctor)
+
+__all__ = ["app", "main"]
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Entry point: errors a user can meet are one message without a traceback, exit code 2."""
+    try:
+        app()
+    except LuthierError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(USER_ERROR)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        sys.exit(0)

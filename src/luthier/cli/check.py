@@ -1,0 +1,25 @@
+"""luthier check: everything that can be wrong before a run is started."""
+
+from luthier.cli.options import Overrides, RecipeFile
+from luthier.cli.screen import console, describe
+from luthier.recipe import read_recipe
+
+
+def check(recipe: RecipeFile, overrides: Overrides = []) -> None:  # noqa: B006 - typer's form
+    """Check recipe, data, template and masks, without training anything."""
+    from luthier.pipeline import prepare
+
+    read = read_recipe(recipe, overrides)
+    out = console()
+    prepared = prepare(read.recipe, read.origins, out.print)
+    for line in describe(prepared):
+        out.print(line)
+    for finding in prepared.findings:
+        out.print(f"warning: {finding}")
+    for ledger in (prepared.train.ledger, prepared.validation.ledger):
+        for row in ledger.dropped:
+            out.print(f"not used: {row.place} {row.reason} ({row.num_tokens} tokens)")
+    out.print(
+        "\nEvery trained turn ends in a token that generation stops on, and is served as it is "
+        "trained. Nothing stands in the way."
+    )

@@ -1,0 +1,160 @@
+"""What a person sees while the pipeline works.
+
+On a terminal, a progress bar with the time left; elsewhere, a plain line every so often, so that a
+log stays readable. Nothing here decides anything.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from luthier.evaluation import SystemFinished
+    from luthier.pipeline import Answered, Event, Prepared
+    from luthier.training import StepDone
+
+PLAIN_LINES = 20
+"""Lines per training when the output is no terminal."""
+
+
+def console() -> Console:
+    """Standard output; without a terminal, lines are never wrapped or cut."""
+    return Console(highlight=False, soft_wrap=True, markup=False)
+
+
+@contextmanager
+def screen() -> Iterator["Screen"]:
+    """A screen that is left clean, whatever happens."""
+    shown = Screen()
+    try:
+        yield shown
+    finally:
+        shown.clear()
+
+
+class Screen:
+    """Shows events as they come."""
+
+    def __init__(self) -> None:
+        self.console = console()
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        self._validation = ""
+        self._started = time.monotonic()
+        self._training_started = 0.0
+        self._first_step = 0
+
+    def show(self, event: "Event") -> None:
+        """Show one event."""
+        from luthier import pipeline
+        from luthier.evaluation import SystemFinished
+        from luthier.training import StepDone, Validated
+
+        match event:
+            case pipeline.StageStarted():
+                self.clear()
+                self.line(event.name)
+            case pipeline.Note():
+                self.line(event.text)
+            case pipeline.Ready():
+                self.line(f"{'going on with' if event.is_resumed else 'run'} {event.run_id}")
+                for text in describe(event.prepared):
+                    self.line(f"  {text}")
+            case pipeline.Answered():
+                self._show_answered(event)
+            case SystemFinished():
+                self._show_system(event)
+            case StepDone():
+                self._show_step(event)
+            case Validated():
+                self._validation = f"validation {event.loss:.4f}{' (best)' * event.is_best}"
+
+    def clear(self) -> None:
+        """Take the progress bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def line(self, text: str) -> None:
+        """A line with the minutes and seconds since the start."""
+        elapsed = int(time.monotonic() - self._started)
+        self.console.print(f"{elapsed // 60:3d}:{elapsed % 60:02d}  {text}")
+
+    def _advance(self, description: str, done: int, total: int) -> None:
+        if self._bar is None:
+            self._bar = Progress(
+                TextColumn("       {task.description}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.completed}/{task.total}"),
+                TimeRemainingColumn(),
+                console=self.console,
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(description, total=total)
+        self._bar.update(self._task, description=description, completed=done, total=total)
+
+    def _show_answered(self, event: "Answered") -> None:
+        if self.console.is_terminal:
+            self._advance(event.name, event.done, event.total)
+
+    def _show_system(self, event: "SystemFinished") -> None:
+        self.clear()
+        scores = ", ".join(
+            f"{name} {estimate.value:.3f}"
+            for name, estimate in event.estimates.items()
+            if estimate.value is not None
+        )
+        self.line(f"  {event.name}: {scores} ({event.seconds:.0f} s)")
+
+    def _show_step(self, event: "StepDone") -> None:
+        if not self._training_started:
+            self._training_started = time.monotonic() - event.seconds
+            self._first_step = event.step - 1
+        speed = event.num_tokens / max(event.seconds, 1e-9)
+        text = (
+            f"loss {event.loss:.4f}  {self._validation:20}  {speed:,.0f} tok/s"
+            f"  {event.memory_bytes / 2**30:.1f} GiB"
+        )
+        if self.console.is_terminal:
+            self._advance(text, event.step, event.num_steps)
+        elif event.step % max(1, event.num_steps // PLAIN_LINES) == 0:
+            self.line(f"  step {event.step}/{event.num_steps}  {text}  {self._left(event)} left")
+
+    def _left(self, event: "StepDone") -> str:
+        elapsed = time.monotonic() - self._training_started
+        done = max(1, event.step - self._first_step)
+        seconds = int(elapsed / done * (event.num_steps - event.step))
+        return f"{seconds // 60}:{seconds % 60:02d}"
+
+
+def describe(prepared: "Prepared") -> list[str]:
+    """What will be done, in a few lines: rows, tokens, steps."""
+    from luthier.recipe import num_steps, settled
+
+    recipe, train = prepared.recipe, prepared.train.ledger
+    share = train.num_supervised / max(1, train.num_tokens)
+    lines = [
+        f"model {prepared.source.source}",
+        f"data  {train.num_kept:,} training, {prepared.validation.ledger.num_kept:,} validation, "
+        f"{len(prepared.test):,} test rows; {train.num_tokens:,} training tokens, "
+        f"{share:.0%} of them learnt",
+        f"steps {num_steps(recipe, train.num_kept):,} of {settled(recipe.training.batch_size)} "
+        f"examples, {_counted(settled(recipe.training.epochs), 'epoch')}, "
+        f"learning rate {settled(recipe.training.learning_rate):g}, LoRA rank {recipe.lora.rank}, "
+        f"{settled(recipe.runtime.dtype)} on {settled(recipe.runtime.device)}",
+    ]
+    for ledger in (train, prepared.validation.ledger):
+        if ledger.dropped:
+            lines.append(f"{len(ledger.dropped)} {ledger.split} rows are not used; see ledger.json")
+    if prepared.findings:
+        lines.append(f"{len(prepared.findings)} warnings about rows; luthier check lists them")
+    return lines
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,0 +1,54 @@
+"""luthier train: the whole path, from rows to verdict."""
+
+import signal
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import typer
+
+from luthier.cli.options import Overrides, RecipeFile
+from luthier.cli.screen import console, screen
+from luthier.recipe import read_recipe
+
+INTERRUPTED = 130
+
+
+def train(recipe: RecipeFile, overrides: Overrides = []) -> None:  # noqa: B006 - typer's form
+    """Tune a model and say whether it helped. The same command again resumes.
+
+    Checks the data, measures the model with prompts alone, trains, measures again, compares, and
+    writes a report. Ctrl-C saves a checkpoint first.
+    """
+    from luthier.pipeline import tune
+
+    read = read_recipe(recipe, overrides)
+    with screen() as shown, _interruptible() as is_interrupted:
+        tuned = tune(read, shown.show, is_interrupted)
+    out = console()
+    if not tuned.is_finished:
+        out.print("\nInterrupted; a checkpoint is saved. Run the same command again to go on.")
+        raise typer.Exit(INTERRUPTED)
+    if tuned.verdict is not None:
+        out.print("\n" + textwrap.fill(tuned.verdict.paragraph, 92))
+    out.print(f"\nReport     {tuned.report}")
+    out.print(f"Talk to it luthier chat {tuned.run.record.name}")
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C once asks the training to save and end; twice breaks off at once."""
+    asked: list[int] = []
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        console().print("\nsaving after this step; Ctrl-C again breaks off at once")
+
+    previous = signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, previous)
