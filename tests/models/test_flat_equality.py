@@ -191,7 +191,7 @@ def test_a_sliding_window_is_refused_rather_than_ignored(tmp_path: Path) -> None
     from luthier.errors import ModelError
 
     model = load_model(write_model(tmp_path), dtype=torch.float32, device=CPU)
-    layer = model.base.base_model.layers[0].self_attn
+    layer = next(m for n, m in model.base.named_modules() if n.endswith("self_attn"))
     states = torch.zeros(1, 4, 9, 8)
     with pytest.raises(ModelError, match="sliding window of 4 tokens"):
         attention_module.flat_attention_forward(

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny import CHATML, chat, write_tokenizer
 
-from luthier.data import Chat, Message, Place
+from luthier.data import Chat, Message, Place, Role
 from luthier.errors import DataError, ModelError, TemplateError
 from luthier.tokens import IGNORED, Tokenizer, check_ledger, encode_chat, encode_split
+from tiny import CHATML, chat, write_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,9 @@ CONTENT = st.text(
 def test_supervised_ids_decode_to_the_answers_and_their_end(
     tokenizer: Tokenizer, turns: list[tuple[str, str]], train_on: str
 ) -> None:
-    messages = [m for u, a in turns for m in (("user", u), ("assistant", a))]
+    messages: list[tuple[Role, str]] = []
+    for question, answer in turns:
+        messages += [("user", question), ("assistant", answer)]
     encoded = encode_chat(tokenizer, chat(*messages), "last" if train_on == "last" else "all")
     learnt = [i for i in encoded.labels if i != IGNORED]
     answers = [a for _, a in turns][-1:] if train_on == "last" else [a for _, a in turns]

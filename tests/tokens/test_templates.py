@@ -4,13 +4,13 @@ import datetime as dt
 from typing import Any
 
 import pytest
-from tiny import CHATML
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from luthier.data import Message, ToolCall
 from luthier.errors import TemplateError
 from luthier.tokens import ChatTemplate
 from luthier.tokens.tracing import stretches_of
+from tiny import CHATML
 
 LLAMA3 = """{{- bos_token }}
 {%- if messages[0]['role'] == 'system' %}
@@ -78,10 +78,10 @@ SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}
 
 def reference(template: str, messages: list[dict[str, Any]], **settings: Any) -> str:
     """The render by transformers itself."""
-    rendered, _ = render_jinja_template(
+    rendered = render_jinja_template(
         [messages], chat_template=template, **{"tools": None, **SPECIAL, **settings}
     )
-    return str(rendered[0])
+    return str(rendered[0][0])
 
 
 @pytest.mark.parametrize("template", [CHATML, LLAMA3, QWEN_STYLE, GENERATION])
@@ -95,7 +95,7 @@ def test_the_render_equals_that_of_transformers(template: str, prompt: bool) -> 
 @pytest.mark.parametrize("template", [CHATML, LLAMA3, QWEN_STYLE])
 def test_every_character_of_an_answer_is_traced_to_its_message(template: str) -> None:
     text = ChatTemplate(template, SPECIAL).render(CHAT)
-    written = {}
+    written: dict[int, str] = {}
     for start, end, message in stretches_of(text):
         written[message] = written.get(message, "") + str.__str__(text)[start:end]
     assert written[4] == CHAT[4].content
@@ -108,7 +108,7 @@ def test_tool_calls_are_rendered_and_traced() -> None:
     messages = (Message("user", "lights"), Message("assistant", "", tool_calls=(call,)))
     tools = ({"type": "function", "function": {"name": "light"}},)
     text = ChatTemplate(LLAMA3, SPECIAL).render(messages, tools)
-    wire = [
+    wire: list[dict[str, Any]] = [
         {"role": "user", "content": "lights"},
         {
             "role": "assistant",

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import write_model
 
 from luthier.errors import CheckpointError, TrainingError
 from luthier.models import LanguageModel, attach, load_model, trained_parameters
@@ -29,6 +28,7 @@ from luthier.training import (
 )
 from luthier.training.checkpoints import list_checkpoints, write_folder
 from luthier.training.optimizers import learning_rate_factor
+from tiny import write_model
 
 SETTINGS = {
     "epochs": 3, "batch_size": 4, "micro_batch_tokens": 64, "max_length": 100,
@@ -134,11 +134,16 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
     assert run(whole, tmp_path / "whole").status == "finished"
     for stop_after in (1, 4, 7):
         place = tmp_path / f"stopped-{stop_after}"
-        done: list[int] = []
+        steps: list[TrainingEvent] = []
+
+        def is_interrupted(
+            steps: list[TrainingEvent] = steps, stop_after: int = stop_after
+        ) -> bool:
+            return sum(isinstance(event, StepDone) for event in steps) >= stop_after
+
         outcome = run(
             tiny_model(folder, dropout), place,
-            observe=lambda e, done=done: done.append(1) if isinstance(e, StepDone) else None,
-            is_interrupted=lambda done=done, n=stop_after: len(done) >= n,
+            observe=steps.append, is_interrupted=is_interrupted,
         )  # fmt: skip
         assert (outcome.status, outcome.num_steps) == ("interrupted", stop_after)
         resumed = tiny_model(folder, dropout)

@@ -73,19 +73,19 @@ def _neighbours(path: Path) -> str:
 def _read_lines(path: Path, report: Report) -> Iterator[Row]:
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            place = Place(str(path), number)
-            if number == 1:
-                line = line.removeprefix(codecs.BOM_UTF8)
-            if len(line) > MAX_ROW_BYTES:
-                report(_too_large(place, len(line)))
-            elif line.strip():
-                fields = _parse(place, line, report)
-                if fields is not None:
-                    yield Row(place, fields)
+            content = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+            if not content.strip():
+                continue
+            fields = _parse(Place(str(path), number), content, report)
+            if fields is not None:
+                yield Row(Place(str(path), number), fields)
 
 
 def _parse(place: Place, line: bytes, report: Report) -> dict[str, Any] | None:
     """The object on a line, or None after reporting why there is none."""
+    if len(line) > MAX_ROW_BYTES:
+        report(_too_large(place, len(line)))
+        return None
     try:
         value = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:

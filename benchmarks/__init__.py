@@ -1,0 +1,1 @@
+"""Benchmarks beside peers. Each prints what it measured, on which machine."""
