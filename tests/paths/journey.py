@@ -1,0 +1,80 @@
+"""What the journeys share: a small task on disk, and the command line called as a user calls it."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from tiny import write_model
+
+SETTINGS = {
+    "lora": {"rank": 4},
+    "training": {"epochs": 2, "batch_size": 4, "learning_rate": 0.01, "evaluate_every": 3,
+                 "checkpoint_every": 2},
+    "evaluation": {"shots": [2], "max_new_tokens": 12, "resamples": 200},
+    "runtime": {"dtype": "float32", "threads": 1, "cache": "cache"},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    error: str
+
+
+def rows(count: int, start: int = 0) -> list[dict[str, object]]:
+    """Rows of a task with exact answers: a number becomes a small JSON object."""
+    return [
+        {
+            "messages": [
+                {"role": "system", "content": "Answer with JSON."},
+                {"role": "user", "content": f"number {i}"},
+                {"role": "assistant", "content": json.dumps({"n": i % 5})},
+            ]
+        }
+        for i in range(start, start + count)
+    ]
+
+
+def write_rows(path: Path, content: list[dict[str, object]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in content), encoding="utf-8")
+    return path
+
+
+def write_task(folder: Path, **changes: object) -> Path:
+    """A model, rows and a recipe in a folder; returns the recipe's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "model").exists():
+        write_model(folder / "model")
+    write_rows(folder / "rows.jsonl", rows(40))
+    recipe = {"model": "./model", "data": "rows.jsonl", **SETTINGS, **changes}
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    return path
+
+
+def environment() -> dict[str, str]:
+    source = Path(__file__).parents[2] / "src"
+    return {**os.environ, "PYTHONPATH": str(source), "PYTHONWARNINGS": "ignore", "COLUMNS": "200"}
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start a luthier command in a folder."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "luthier.cli", *arguments],
+        cwd=folder, env=environment(), text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def luthier(folder: Path, *arguments: str, typed: str = "") -> Done:
+    """Run a luthier command in a folder to its end."""
+    process = start(folder, *arguments)
+    out, error = process.communicate(typed, timeout=300)
+    return Done(process.returncode, out, error)

@@ -1,0 +1,183 @@
+"""From rows to verdict and on, by the command line and by Python, on a real tiny model."""
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from journey import Done, luthier, rows, start, write_rows, write_task
+from safetensors.torch import load_file
+
+import luthier as package
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("task")
+    write_task(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path) -> Done:
+    return luthier(folder, "train", "recipe.yaml")
+
+
+def run_folder(folder: Path) -> Path:
+    (found,) = (folder / "luthier-workspace" / "runs").iterdir()
+    return found
+
+
+def test_train_goes_the_whole_path_and_prints_the_verdict(folder: Path, trained: Done) -> None:
+    assert trained.error == ""
+    assert trained.code == 0
+    record = json.loads((run_folder(folder) / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert record["decision"] in ("better", "worse", "cannot tell")
+    for text in ("prompt alone", "2 examples in the prompt", "fine-tuned", "step 18/18"):
+        assert text in trained.out
+    assert "held-out rows" in " ".join(trained.out.split())
+    assert "report.html" in trained.out
+
+
+def test_the_run_keeps_everything_it_did(folder: Path, trained: Done) -> None:
+    place = run_folder(folder)
+    names = {path.name for path in place.iterdir()}
+    assert names >= {
+        "run.json", "recipe.yaml", "recipe.resolved.json", "ledger.json", "environment.json",
+        "events.jsonl", "checkpoints", "adapter", "evaluation", "report.html", "report.json",
+    }  # fmt: skip
+    events = [json.loads(line) for line in (place / "events.jsonl").read_text().splitlines()]
+    steps = [event["step"] for event in events if event["event"] == "step"]
+    assert steps == list(range(1, 19))
+    report = json.loads((place / "report.json").read_text())
+    assert len(report["evaluation"]["systems"]) == 3
+    page = (place / "report.html").read_text()
+    assert "<svg" in page
+    assert 'http-equiv="Content-Security-Policy"' in page
+    assert not list(place.rglob("*.unfinished"))
+
+
+def test_the_adapter_is_an_ordinary_peft_adapter(folder: Path, trained: Done) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    place = run_folder(folder) / "adapter"
+    names = set(load_file(place / "adapter_model.safetensors"))
+    assert any("lora_A" in name for name in names)
+    base = AutoModelForCausalLM.from_pretrained(folder / "model")
+    before = base(input_ids=torch.tensor([[5, 6, 7]])).logits
+    after = PeftModel.from_pretrained(base, place)(input_ids=torch.tensor([[5, 6, 7]])).logits
+    assert not torch.allclose(before, after)
+
+
+def test_runs_are_listed_and_shown(folder: Path, trained: Done) -> None:
+    listed = luthier(folder, "runs", "list")
+    assert "rows" in listed.out
+    assert "finished" in listed.out
+    assert json.loads(luthier(folder, "runs", "list", "--json").out)[0]["status"] == "finished"
+    assert run_folder(folder).name in luthier(folder, "runs", "show", "rows").out
+    shown = luthier(folder, "report", "rows")
+    assert "held-out rows" in shown.out
+    assert "report.html" in shown.out
+
+
+def test_chat_answers_every_line(folder: Path, trained: Done) -> None:
+    done = luthier(folder, "chat", "rows", typed="number 7\nnumber 8\n")
+    assert (done.code, done.error) == (0, "")
+    assert done.out.count("\n") >= 2
+
+
+def test_evaluate_judges_other_rows(folder: Path, trained: Done) -> None:
+    write_rows(folder / "more.jsonl", rows(12, start=100))
+    done = luthier(folder, "evaluate", "rows", "--data", "more.jsonl")
+    assert (done.code, done.error) == (0, "")
+    assert "12 held-out rows" in " ".join(done.out.split())
+
+
+def test_check_preview_and_recipe_show_say_what_would_be_done(folder: Path) -> None:
+    assert "Nothing stands in the way" in luthier(folder, "check", "recipe.yaml").out
+    preview = luthier(folder, "preview", "recipe.yaml", "--rows", "1").out
+    assert '[[{"n": ' in preview
+    assert "<|im_end|>]]" in preview
+    luthier(folder, "preview", "recipe.yaml", "--html", "preview.html")
+    assert "<mark>{&quot;n&quot;" in (folder / "preview.html").read_text()
+    shown = luthier(folder, "recipe", "show", "recipe.yaml", "--set", "training.epochs=3").out
+    assert "--set training.epochs=3" in shown
+    assert "auto: the longest row has" in shown
+
+
+def adapter_of(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(run_folder(folder) / "adapter" / "adapter_model.safetensors")
+
+
+def test_killed_at_any_moment_the_same_command_resumes_to_the_same_weights(
+    folder: Path, trained: Done, tmp_path: Path
+) -> None:
+    killed = tmp_path / "killed"
+    write_task(killed)
+    # Plain output has a line for each step of a short run, and for each stage.
+    for moment in ("prompt alone:", "step 5/", "step 11/", "evaluate the tuned"):
+        process = start(killed, "train", "recipe.yaml")
+        assert process.stdout is not None
+        for line in process.stdout:
+            if moment in line:
+                process.send_signal(signal.SIGKILL)
+                break
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    done = luthier(killed, "train", "recipe.yaml")
+    assert done.code == 0
+    assert "going on with" in done.out
+    expected, found = adapter_of(folder), adapter_of(killed)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+    write_task(tmp_path)
+    process = start(tmp_path, "train", "recipe.yaml")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "step 3/" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    out, error = process.communicate(timeout=120)
+    assert (process.returncode, error) == (130, "")
+    assert "Run the same command again to go on" in out
+    record = json.loads((run_folder(tmp_path) / "run.json").read_text())
+    assert record["status"] == "interrupted"
+    assert "going on with" in luthier(tmp_path, "train", "recipe.yaml").out
+
+
+def test_a_second_process_does_not_touch_a_run_that_is_worked_on(tmp_path: Path) -> None:
+    write_task(tmp_path)
+    first = start(tmp_path, "train", "recipe.yaml")
+    assert first.stdout is not None
+    while "step 1/" not in first.stdout.readline():
+        time.sleep(0.01)
+    second = luthier(tmp_path, "train", "recipe.yaml")
+    first.communicate()
+    assert second.code == 2
+    assert "another process is working on this run" in second.error
+
+
+def test_python_goes_the_same_path(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    events: list[str] = []
+    tuned = package.tune(
+        model=str(folder / "model"),
+        data={"train": str(folder / "rows.jsonl")},
+        training={"epochs": 1, "learning_rate": 0.01},
+        evaluation={"shots": [1], "max_new_tokens": 8, "resamples": 100},
+        runtime={"dtype": "float32", "cache": str(tmp_path / "cache")},
+        observe=lambda event: events.append(type(event).__name__),
+    )
+    assert tuned.is_finished
+    assert tuned.verdict is not None
+    assert tuned.report.is_file()
+    assert {"StageStarted", "Ready", "StepDone", "SystemFinished"} <= set(events)
+    assert isinstance(tuned.open().ask("number 3"), str)
