@@ -154,7 +154,11 @@ def test_bad_input_is_one_message(
 
 
 def test_every_problem_is_listed(template: Path, tmp_path: Path) -> None:
-    bad = [messages(("user", "a")), messages(("user", None), ("assistant", "b")), {"x": 1}]
+    bad: list[dict[str, object]] = [
+        messages(("user", "a")),
+        messages(("user", None), ("assistant", "b")),
+        {"x": 1},
+    ]
     folder = tmp_path / "task"
     shutil.copytree(template, folder)
     write_rows(folder / "rows.jsonl", [*GOOD, *bad])

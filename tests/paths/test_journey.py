@@ -36,7 +36,7 @@ def test_train_goes_the_whole_path_and_prints_the_verdict(folder: Path, trained:
     record = json.loads((run_folder(folder) / "run.json").read_text())
     assert record["status"] == "finished"
     assert record["decision"] in ("better", "worse", "cannot tell")
-    for text in ("prompt alone", "2 examples in the prompt", "fine-tuned", "step 18/18"):
+    for text in ("prompt alone", "2 examples in the prompt", "fine-tuned", "step 16/16"):
         assert text in trained.out
     assert "held-out rows" in " ".join(trained.out.split())
     assert "report.html" in trained.out
@@ -51,7 +51,7 @@ def test_the_run_keeps_everything_it_did(folder: Path, trained: Done) -> None:
     }  # fmt: skip
     events = [json.loads(line) for line in (place / "events.jsonl").read_text().splitlines()]
     steps = [event["step"] for event in events if event["event"] == "step"]
-    assert steps == list(range(1, 19))
+    assert steps == list(range(1, 17))
     report = json.loads((place / "report.json").read_text())
     assert len(report["evaluation"]["systems"]) == 3
     page = (place / "report.html").read_text()

@@ -11,7 +11,7 @@ def check(recipe: RecipeFile, overrides: Overrides = []) -> None:  # noqa: B006 
 
     read = read_recipe(recipe, overrides)
     out = console()
-    prepared = prepare(read.recipe, read.origins, out.print)
+    prepared = prepare(read, out.print)
     for line in describe(prepared):
         out.print(line)
     for finding in prepared.findings:

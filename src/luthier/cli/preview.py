@@ -27,7 +27,7 @@ def preview(
 
     read = read_recipe(recipe, overrides)
     out = console()
-    prepared = prepare(read.recipe, read.origins, out.print)
+    prepared = prepare(read, out.print)
     chosen = list(prepared.train.encoded[:rows])
     if html is not None:
         write_atomically(html, preview_page(prepared.tokenizer, chosen))

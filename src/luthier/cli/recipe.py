@@ -30,7 +30,7 @@ def show(
 
     read = read_recipe(recipe, overrides)
     out = console()
-    prepared = prepare(read.recipe, read.origins)
+    prepared = prepare(read)
     origins = prepared.resolved.origins
     values = flatten(prepared.recipe)
     if as_json:

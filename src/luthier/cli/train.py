@@ -21,11 +21,13 @@ def train(recipe: RecipeFile, overrides: Overrides = []) -> None:  # noqa: B006 
     Checks the data, measures the model with prompts alone, trains, measures again, compares, and
     writes a report. Ctrl-C saves a checkpoint first.
     """
-    from luthier.pipeline import tune
+    from luthier import pipeline
 
     read = read_recipe(recipe, overrides)
     with screen() as shown, _interruptible() as is_interrupted:
-        tuned = tune(read, shown.show, is_interrupted)
+        # What is wrong with recipe or rows is said before torch is loaded.
+        prepared = pipeline.prepare(read, shown.line)
+        tuned = pipeline.tune(prepared, shown.show, is_interrupted)
     out = console()
     if not tuned.is_finished:
         out.print("\nInterrupted; a checkpoint is saved. Run the same command again to go on.")

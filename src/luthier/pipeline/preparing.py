@@ -13,7 +13,7 @@ from luthier.data import Chat, Dataset, Finding, Split, limit_by_hash, read_data
 from luthier.errors import DataError
 from luthier.evaluation import suggest_metrics
 from luthier.models import ModelFolder, default_cache, probe_devices, resolve_source
-from luthier.recipe import Facts, Recipe, Resolved, resolve
+from luthier.recipe import Facts, ReadRecipe, Recipe, Resolved, resolve
 from luthier.tokens import Encoded, EncodedSplit, Tokenizer, check_ledger, encode_split
 
 NO_LIMIT = 10**9
@@ -35,6 +35,8 @@ class Prepared:
     """Held-out chats, as many as evaluation.limit allows."""
     facts: Facts
     resolved: Resolved
+    text: str
+    """The recipe as given."""
 
     @property
     def recipe(self) -> Recipe:
@@ -42,13 +44,12 @@ class Prepared:
         return self.resolved.recipe
 
 
-def prepare(
-    recipe: Recipe, origins: dict[str, str], observe: Callable[[str], None] = lambda note: None
-) -> Prepared:
+def prepare(read: ReadRecipe, observe: Callable[[str], None] = lambda note: None) -> Prepared:
     """Read data and model files, prove the masks, decide every "auto".
 
     Raises DataError listing everything wrong with the rows, TemplateError, ModelError.
     """
+    recipe = read.recipe
     reading = read_dataset(recipe.data)
     refuse_errors(reading.findings)
     cache = default_cache() if recipe.runtime.cache == "auto" else recipe.runtime.cache
@@ -63,7 +64,7 @@ def prepare(
     }
     test = tuple(limit_by_hash(dataset.test, recipe.evaluation.limit))
     facts = _facts(whole["train"], whole["validation"], test, source, tokenizer, cache)
-    resolved = resolve(recipe, origins, facts)
+    resolved = resolve(recipe, read.origins, facts)
     max_length = resolved.recipe.training.max_length
     assert max_length != "auto", "resolved"
     kept = {
@@ -83,6 +84,7 @@ def prepare(
         test,
         facts,
         resolved,
+        read.text,
     )
 
 

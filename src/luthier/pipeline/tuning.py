@@ -41,7 +41,7 @@ from luthier.pipeline.opening import TunedModel, open_model
 from luthier.pipeline.predictors import TUNED, ZERO_SHOT, LocalPredictor, choose_shots
 from luthier.pipeline.preparing import Prepared, prepare
 from luthier.pipeline.reporting import build_report
-from luthier.recipe import ReadRecipe, flatten, recipe_from, recipe_hash, settled
+from luthier.recipe import flatten, recipe_from, recipe_hash, settled
 from luthier.report import write_report
 from luthier.runs import Run, Workspace, capture_environment, write_atomically
 from luthier.training import Outcome, SupervisedObjective, Surroundings, train
@@ -75,11 +75,11 @@ def tune_from(*, observe: Callable[[Event], None] = lambda event: None, **settin
 
     `model` and `data` may be plain strings. Raises LuthierError.
     """
-    return tune(recipe_from(settings), observe)
+    return tune(prepare(recipe_from(settings), lambda text: observe(Note(text))), observe)
 
 
 def tune(
-    read: ReadRecipe,
+    prepared: Prepared,
     observe: Callable[[Event], None] = lambda event: None,
     is_interrupted: Callable[[], bool] = lambda: False,
 ) -> Tuned:
@@ -88,10 +88,9 @@ def tune(
     `is_interrupted` is asked after every step; when it answers true the run is saved and ends
     unfinished. Raises LuthierError; the run is then marked as failed and can be taken up again.
     """
-    prepared = prepare(read.recipe, read.origins, lambda text: observe(Note(text)))
-    workspace = Workspace.open(read.recipe.runtime.workspace)
+    workspace = Workspace.open(prepared.recipe.runtime.workspace)
     try:
-        run, is_resumed = _open_run(workspace, read, prepared)
+        run, is_resumed = _open_run(workspace, prepared)
         with run.lock():
             observe(Ready(run.id, prepared, is_resumed))
             run.update(status="running", error="")
@@ -107,7 +106,7 @@ def tune(
         workspace.close()
 
 
-def _open_run(workspace: Workspace, read: ReadRecipe, prepared: Prepared) -> tuple[Run, bool]:
+def _open_run(workspace: Workspace, prepared: Prepared) -> tuple[Run, bool]:
     """The unfinished run of the same recipe, data and model, or a new one."""
     identity = (
         recipe_hash(prepared.recipe),
@@ -122,9 +121,9 @@ def _open_run(workspace: Workspace, read: ReadRecipe, prepared: Prepared) -> tup
         for path, value in flatten(prepared.recipe).items()
     ]
     run = workspace.start(
-        read.recipe.name or read.recipe.data.train.stem,
+        prepared.recipe.name or prepared.recipe.data.train.stem,
         {
-            "recipe.yaml": read.text,
+            "recipe.yaml": prepared.text,
             "recipe.resolved.json": json.dumps(resolved, indent=1),
             "ledger.json": json.dumps(
                 [asdict(split.ledger) for split in (prepared.train, prepared.validation)], indent=1

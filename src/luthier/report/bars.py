@@ -4,6 +4,7 @@ Values in, one `<svg>` out. Every chart says in its description, in words, what 
 begin at zero. What is known to be uncertain is drawn as a whisker over the bar.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -77,7 +78,7 @@ def difference_chart(metric: Metric, comparison: Comparison, decision: str) -> M
     """The difference with its interval, over the band of differences too small to be shown."""
     smallest = comparison.minimum_detectable
     ends = _ends(comparison.low, comparison.high)
-    reach = [comparison.difference, 0.0, *ends, *([smallest, -smallest] if smallest else [])]
+    reach = [0.0, comparison.difference, *ends, *([smallest, -smallest] if smallest else [])]
     margin = 0.08 * (max(reach) - min(reach)) or 1.0
     scale = Scale(min(reach) - margin, max(reach) + margin, 20, WIDTH - 20)
     shown = signed_difference(comparison.difference, metric.unit)
@@ -133,7 +134,7 @@ def stage_bars(stages: Sequence[tuple[str, float]]) -> Markup:
         drawn += [
             text(LABELS - 14, middle + 5, shortened(stage, MAX_LABEL), "label", "end"),
             rectangle(LABELS, middle - 6, max(scale(seconds) - LABELS, 1), 12, "bar"),
-            text(scale(seconds) + 8, middle + 5, duration(seconds) + share, "value"),
+            text(scale(seconds) + 8, middle + 5, duration(seconds) + share),
         ]
     words = "; ".join(f"{stage}: {duration(seconds)}" for stage, seconds in stages)
     return figure("stages", (WIDTH, 26 * len(stages)), "Time per stage", f"{words}.", drawn)
@@ -144,7 +145,7 @@ def _score_bar(metric: Metric, bar: Bar, top: int, scale: Scale) -> Markup:
     kind = "tuned" if bar.is_tuned else "prompted"
     label = text(LABELS - 14, middle + 5, shortened(bar.label, MAX_LABEL), f"label {kind}", "end")
     estimate = bar.estimate
-    if estimate is None or estimate.value is None:
+    if estimate is None or estimate.value is None or not math.isfinite(estimate.value):
         return group([label, text(LABELS + 6, middle + 5, "no data", "interval-text")])
     edge = scale(estimate.value)
     parts = [
@@ -164,7 +165,8 @@ def _score_bar(metric: Metric, bar: Bar, top: int, scale: Scale) -> Markup:
 
 
 def _ends(low: float | None, high: float | None) -> tuple[float, ...]:
-    return () if low is None or high is None else (low, high)
+    known = tuple(end for end in (low, high) if end is not None and math.isfinite(end))
+    return known if len(known) == 2 else ()
 
 
 def _interval(scale: Scale, ends: Sequence[float], y: float, class_: str) -> Markup:
@@ -228,14 +230,15 @@ def _tick_labels(metric: Metric, marks: list[float], signed: bool = False) -> li
 def _ceiling(metric: Metric, bars: Sequence[Bar]) -> float:
     """End of the axis: the whole range, or less where all bars would be slivers."""
     estimates = [bar.estimate for bar in bars if bar.estimate]
-    highest = max(
-        (value for e in estimates for value in (e.value, e.high) if value is not None), default=0.0
-    )
+    values = [value for e in estimates for value in (e.value, e.high) if value is not None]
+    highest = max(filter(math.isfinite, values), default=0.0)
     whole = {"share": 1.0, "points": 100.0, "nats": highest}[metric.unit]
     if highest > 0.4 * whole and metric.unit != "nats":
         return max(whole, highest)
-    step = ticks(0, highest, 4)
-    return step[-1] + step[1] if len(step) > 1 else whole or 1.0
+    marks = ticks(0, highest, 4)
+    if len(marks) == 1:
+        return whole or 1.0
+    return marks[-1] if marks[-1] >= highest else marks[-1] + marks[1]
 
 
 def _said(metric: Metric, estimate: Estimate | None) -> str:

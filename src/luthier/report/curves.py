@@ -52,7 +52,7 @@ def loss_chart(curve: Sequence[StepPoint], validation: Sequence[ValidationPoint]
         "Loss over steps",
         _loss_words(curve, raw, smooth, best),
         [
-            *_frame(x, y, (20, 264), "loss, nats per token"),
+            *_frame(x, y, "loss, nats per token"),
             polyline(_placed(thinned(raw), x, y), "loss-raw"),
             polyline(_placed(thinned(smooth), x, y), "loss-smooth"),
             polyline(_placed(checked, x, y), "loss-validation"),
@@ -77,7 +77,7 @@ def rate_chart(curve: Sequence[StepPoint]) -> Markup:
         "Learning rate over steps",
         words,
         [
-            *_step_axis(x, (20, 110)),
+            *_step_axis(x, 110),
             line(LEFT, y(highest), RIGHT, y(highest), "grid"),
             text(LEFT - 8, y(highest) + 4, learning_rate(highest), "tick", "end"),
             text(LEFT - 8, y(0) + 4, "0", "tick", "end"),
@@ -114,8 +114,8 @@ def _placed(points: Sequence[Point], x: Scale, y: Scale) -> list[Point]:
 
 
 def _step_scale(curve: Sequence[StepPoint], validation: Sequence[ValidationPoint]) -> Scale:
-    steps = [point.step for point in (*curve, *validation)]
-    return Scale(min(0, *steps, 0), max(*steps, 1, 1), LEFT, RIGHT)
+    steps = [*(point.step for point in curve), *(point.step for point in validation)]
+    return Scale(min([0, *steps]), max([1, *steps]), LEFT, RIGHT)
 
 
 def _loss_scale(steady: Sequence[Point], raw: Sequence[Point]) -> Scale:
@@ -129,11 +129,11 @@ def _loss_scale(steady: Sequence[Point], raw: Sequence[Point]) -> Scale:
     return Scale(math.floor(start / step) * step, math.ceil(high / step - 1e-9) * step, 264, 20)
 
 
-def _frame(x: Scale, y: Scale, span: tuple[int, int], title: str) -> list[Markup]:
+def _frame(x: Scale, y: Scale, title: str) -> list[Markup]:
     marks = ticks(y.low, y.high, 5)
     decimals = tick_decimals(marks)
     return [
-        *_step_axis(x, span),
+        *_step_axis(x, 264),
         *(line(LEFT, y(mark), RIGHT, y(mark), "grid") for mark in marks),
         *(text(LEFT - 8, y(mark) + 4, plain_number(mark, decimals), "tick", "end")
           for mark in marks),
@@ -141,8 +141,7 @@ def _frame(x: Scale, y: Scale, span: tuple[int, int], title: str) -> list[Markup
     ]  # fmt: skip
 
 
-def _step_axis(x: Scale, span: tuple[int, int]) -> list[Markup]:
-    top, bottom = span
+def _step_axis(x: Scale, bottom: int) -> list[Markup]:
     marks = [mark for mark in ticks(x.low, x.high, 8) if mark == int(mark)]
     return [
         line(LEFT, bottom, RIGHT, bottom, "axis"),

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from itertools import groupby
 from typing import Any, Literal
 
 PieceKind = Literal["same", "added", "missing"]
@@ -92,16 +93,8 @@ def _marked(tag: str, old: str, new: str) -> list[Piece]:
 
 def _joined(pieces: list[Piece]) -> Iterator[Piece]:
     """Neighbours of one kind become one piece."""
-    waiting: Piece | None = None
-    for piece in pieces:
-        if waiting and waiting.kind == piece.kind:
-            waiting = Piece(piece.kind, waiting.text + piece.text)
-            continue
-        if waiting:
-            yield waiting
-        waiting = piece
-    if waiting:
-        yield waiting
+    for kind, neighbours in groupby(pieces, key=lambda piece: piece.kind):
+        yield Piece(kind, "".join(piece.text for piece in neighbours))
 
 
 def _keys(tokens: list[str], ignore_space: bool) -> list[str]:

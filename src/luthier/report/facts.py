@@ -128,10 +128,17 @@ def recipe_value(value: Scalar | tuple[Scalar, ...]) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value) or '""'
 
 
+def interval_name(recipe: Sequence[RecipeLine]) -> str:
+    """What to call an interval: by its level of confidence, where the recipe tells it."""
+    level = next((line.value for line in recipe if line.path == "evaluation.confidence"), None)
+    return f"{100 * level:g}\u00a0% interval" if isinstance(level, float) else "interval"
+
+
 def peak_memory(report: ReportInput) -> str:
-    """The run's peak memory, or the highest that any step saw."""
+    """The run's peak memory, or the highest that any step saw; empty when neither is known."""
     seen = [point.memory_bytes for point in report.curve if point.memory_bytes is not None]
-    return memory(report.peak_memory_bytes if report.peak_memory_bytes else max(seen, default=None))
+    peak = report.peak_memory_bytes or max(seen, default=None)
+    return memory(peak) if peak else ""
 
 
 def _split_line(split: SplitLedger) -> SplitLine:

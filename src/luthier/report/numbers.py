@@ -53,7 +53,7 @@ def signed_difference(value: float | None, unit: Unit) -> str:
 
 
 def difference_interval(low: float | None, high: float | None, unit: Unit) -> str:
-    """An interval of differences as "63.0 to 77.3", without a unit: percentages differ by points."""
+    """An interval of differences as "63.0 to 77.3", without a unit."""
     return metric_interval(low, high, unit).removesuffix(f"{SPACE}%")
 
 

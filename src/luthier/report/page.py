@@ -20,6 +20,7 @@ from luthier.report.curves import loss_chart, rate_chart
 from luthier.report.facts import (
     dropped_reasons,
     fact_lines,
+    interval_name,
     ledger_lines,
     peak_memory,
     recipe_sections,
@@ -74,6 +75,7 @@ def _run_parts(report: ReportInput) -> dict[str, Any]:
         "stage_chart": stage_bars(stages) if stages else None,
         "total_time": duration(sum(seconds for _, seconds in stages)) if stages else "",
         "peak_memory": peak_memory(report),
+        "interval": interval_name(report.recipe),
     }
 
 

@@ -2,7 +2,8 @@
 
 `to_json` and `read_report` are inverse to each other. Keys stand in the order of the values'
 fields, names inside of facts in alphabetical order. A number that is not finite has no form in
-JSON and becomes null, or for a loss that must be a number, the text "NaN" or "Infinity".
+JSON and becomes the text "NaN", "Infinity" or "-Infinity", which reads back as that number
+wherever a number is due.
 """
 
 import dataclasses

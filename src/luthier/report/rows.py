@@ -14,7 +14,7 @@ from luthier.report.differences import MAX_CHARACTERS, Difference, compare_texts
 from luthier.report.numbers import counted, metric_value
 from luthier.report.pairing import OUTCOME_ORDER, Outcome, Pairing, outcome_titles, row_outcomes
 
-MAX_ROWS = 60
+MAX_ROWS = 40
 """Rows embedded in the page: enough to judge by eye, small enough to open at once."""
 
 

@@ -1,7 +1,7 @@
 """Remembers: run folders, their records, and the database that finds them. No torch."""
 
 from luthier.runs.environment import Environment, capture_environment, memory_bytes, num_cores
-from luthier.runs.files import JsonLines, write_atomically
+from luthier.runs.files import JsonLines, atomic_folder, write_atomically
 from luthier.runs.records import RunRecord, Status
 from luthier.runs.workspace import Run, Workspace, utc_now
 
@@ -12,6 +12,7 @@ __all__ = [
     "RunRecord",
     "Status",
     "Workspace",
+    "atomic_folder",
     "capture_environment",
     "memory_bytes",
     "num_cores",

@@ -4,16 +4,19 @@ SQLite by default, any SQLAlchemy URL otherwise; the same migrations for all. On
 uses it.
 """
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy
-from sqlalchemy import event, inspect, text
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy import URL, Connection, Engine, event, inspect, text
+from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
 
-from luthier.errors import StorageError
+from luthier.errors import ConfigError, StorageError
 from luthier.runs.tables import Table
 
 REVISION = "0001"
@@ -26,12 +29,14 @@ class Database:
     """A database at its newest version."""
 
     def __init__(self, url: str) -> None:
-        self._where = sqlalchemy.make_url(url).render_as_string(hide_password=True)
-        self._engine = sqlalchemy.create_engine(url)
-        if self._engine.dialect.name == "sqlite":
-            event.listen(self._engine, "connect", _configure_sqlite)
+        """Open it. The caller sees to it that one process at a time does."""
+        parsed = _parse(url)
+        self._where = parsed.render_as_string(hide_password=True)
+        self._engine = _engine(parsed, self._where)
         with self._translated():
             found = self._revision()
+            self.was_empty = found is None
+            """Whether the tables had to be made, so that nothing is indexed yet."""
             if found is None or found < REVISION:
                 self._upgrade()
             elif found > REVISION:
@@ -59,7 +64,7 @@ class Database:
             raise StorageError(
                 f"the database cannot be used: {error.orig}",
                 where=self._where,
-                advice="check its folder; the index can be rebuilt from the runs",
+                advice="check its folder; removed, it is made again from the runs",
             ) from error
 
     def _revision(self) -> str | None:
@@ -79,10 +84,48 @@ class Database:
             command.upgrade(config, "head")
 
 
-def _configure_sqlite(connection: object, record: object) -> None:
+def _parse(url: str) -> URL:
+    try:
+        return sqlalchemy.make_url(url)
+    except ArgumentError:
+        # The text may hold a password, so it is not repeated.
+        raise ConfigError(
+            "not a database URL",
+            where="the workspace's database",
+            accepted="such as postgresql+psycopg://user:password@host/name",
+        ) from None
+
+
+def _engine(url: URL, where: str) -> Engine:
+    # SQLite gets a connection per transaction: none is left open behind a fork or a notebook.
+    options: dict[str, Any] = {"poolclass": NullPool} if url.drivername == "sqlite" else {}
+    try:
+        engine = sqlalchemy.create_engine(url, **options)
+    except (NoSuchModuleError, ModuleNotFoundError) as error:
+        raise ConfigError(
+            f"no driver for this kind of database ({error})",
+            where=where,
+            accepted="sqlite, or a URL whose driver is installed",
+            advice="install the driver with pip",
+        ) from None
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _configure_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # Immediate: a transaction that reads and then writes would fail at once, not wait its turn.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _configure_sqlite(connection: sqlite3.Connection, record: object) -> None:
+    # The driver's own transactions leave out table changes, so a broken-off migration would stay
+    # half done for good; with None it is ours that count.
+    connection.isolation_level = None
     # Readers do not wait for writers, and writers wait for each other instead of failing.
-    for setting in ("journal_mode=WAL", "busy_timeout=30000", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {setting}")  # type: ignore[attr-defined]
+    for setting in ("busy_timeout=30000", "journal_mode=WAL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {setting}")
 
 
 METADATA = Table.metadata

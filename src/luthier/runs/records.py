@@ -2,9 +2,11 @@
 
 import json
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, Literal
 
 from luthier.errors import StorageError
+from luthier.runs.files import storing
 
 Status = Literal["created", "running", "interrupted", "failed", "finished"]
 UNFINISHED: tuple[Status, ...] = ("created", "running", "interrupted", "failed")
@@ -47,3 +49,11 @@ class RunRecord:
             return cls(**{key: value for key, value in content.items() if key in names})
         except (ValueError, TypeError, AttributeError) as error:
             raise StorageError(f"is no record of a run: {error}", where=where) from error
+
+
+def read_record(place: Path) -> RunRecord:
+    """Read a run.json. Raises StorageError when it cannot be read or is no record."""
+    with storing(place):
+        content = place.read_bytes()
+    # What is not UTF-8 becomes text that is not JSON, and is reported as such.
+    return RunRecord.from_json(content.decode("utf-8", "replace"), str(place))

@@ -1,6 +1,6 @@
 """The database's tables: an index over runs, datasets and models that the folders can rebuild."""
 
-from sqlalchemy import JSON, ForeignKey, String, Text
+from sqlalchemy import JSON, Float, ForeignKey, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -44,6 +44,6 @@ class RunRow(Table):
     model_sha256: Mapped[str] = mapped_column(ForeignKey("models.sha256"))
     decision: Mapped[str] = mapped_column(String(16), default="")
     metric: Mapped[str] = mapped_column(String(32), default="")
-    before: Mapped[float | None] = mapped_column(default=None)
-    after: Mapped[float | None] = mapped_column(default=None)
+    before: Mapped[float | None] = mapped_column(Float, default=None)
+    after: Mapped[float | None] = mapped_column(Float, default=None)
     error: Mapped[str] = mapped_column(Text, default="")

@@ -5,10 +5,8 @@ index over these records that can be rebuilt from them at any time.
 """
 
 import difflib
-import fcntl
 import random
 import re
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -17,13 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luthier.errors import ConfigError, StorageError
-from luthier.runs.files import storage_error, write_atomically
-from luthier.runs.records import UNFINISHED, RunRecord, Status
+from luthier.runs.files import atomic_folder, storing, tidy, write_atomically
+from luthier.runs.locks import instant_lock, is_locked, waiting_lock
+from luthier.runs.records import UNFINISHED, RunRecord, Status, read_record
 
 if TYPE_CHECKING:
     from luthier.runs.database import Database
 
 Clock = Callable[[], datetime]
+
+RECORD = "run.json"
+LOCK = ".lock"
+_RANDOM = random.SystemRandom()
 
 
 def utc_now() -> datetime:
@@ -49,7 +52,7 @@ class Run:
     def update(self, **changes: Any) -> None:
         """Change the record, in the folder first, then in the index."""
         self.record = replace(self.record, **changes)
-        write_atomically(self.path("run.json"), self.record.to_json())
+        write_atomically(self.path(RECORD), self.record.to_json())
         self._workspace.index(self.record)
 
     def finish(self, status: Status, **changes: Any) -> None:
@@ -60,17 +63,11 @@ class Run:
     def lock(self) -> Iterator[None]:
         """Keep other processes from working on this run; the system frees it when we die.
 
-        Raises ConfigError when another process works on it.
+        Removes what killed writers left half-written. Raises ConfigError when another process
+        works on the run.
         """
-        with self.path(".lock").open("w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise ConfigError(
-                    "another process is working on this run",
-                    where=self.id,
-                    advice="wait for it, or change the recipe to start another run",
-                ) from error
+        with instant_lock(self.path(LOCK)):
+            tidy(self.folder, nested=True)
             yield
 
 
@@ -79,17 +76,24 @@ class Workspace:
 
     def __init__(self, folder: Path, database: "Database", clock: Clock) -> None:
         self.folder, self._database, self._clock = folder, database, clock
+        self.unreadable: tuple[StorageError, ...] = ()
+        """What was wrong with the records that the latest listing left out."""
 
     @classmethod
     def open(cls, folder: Path, url: str = "", clock: Clock = utc_now) -> "Workspace":
         """Open or make a workspace; `url` names a database other than SQLite in the folder."""
         from luthier.runs.database import Database
 
-        try:
+        with storing(folder):
             (folder / "runs").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise storage_error(folder, error) from error
-        return cls(folder, Database(url or f"sqlite:///{folder / 'luthier.db'}"), clock)
+        # Two processes that make the tables at once would both fail.
+        with waiting_lock(folder / LOCK):
+            tidy(folder / "runs")
+            database = Database(url or f"sqlite:///{folder / 'luthier.db'}")
+            workspace = cls(folder, database, clock)
+            if database.was_empty:
+                workspace.rebuild()
+        return workspace
 
     def close(self) -> None:
         """Close the database."""
@@ -104,39 +108,50 @@ class Workspace:
 
         `identity` are the fields of `RunRecord` that say what the run works on.
         """
-        run_id = self._new_id(name)
-        record = RunRecord(
-            id=run_id, name=name, status="created", created_at=self.now(), **identity
-        )
-        folder = self.folder / "runs" / run_id
-        try:
-            folder.mkdir(parents=True)
-        except OSError as error:
-            raise storage_error(folder, error) from error
-        try:
-            for file, content in files.items():
-                write_atomically(folder / file, content)
-        except StorageError:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        with waiting_lock(self.folder / LOCK):
+            run_id = self._new_id(name)
+            record = RunRecord(
+                id=run_id, name=name, status="created", created_at=self.now(), **identity
+            )
+            folder = self.folder / "runs" / run_id
+            with atomic_folder(folder) as unfinished:
+                for file, content in files.items():
+                    write_atomically(unfinished / file, content)
+                write_atomically(unfinished / RECORD, record.to_json())
         run = Run(folder, record, self)
-        run.update()
+        self.index(record)
         return run
 
     def _new_id(self, name: str) -> str:
         stamp = self._clock().strftime("%Y%m%d-%H%M%S")
         safe = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:64] or "run"
-        letters = "".join(random.choices("abcdefghjkmnpqrstuvwxyz23456789", k=4))  # noqa: S311
-        return f"{stamp}-{safe}-{letters}"
+        while True:
+            # The system's generator: a training that seeds the global one would make equal ids.
+            letters = "".join(_RANDOM.choices("abcdefghjkmnpqrstuvwxyz23456789", k=4))
+            run_id = f"{stamp}-{safe}-{letters}"
+            if not (self.folder / "runs" / run_id).exists():
+                return run_id
 
     def list(self) -> list[Run]:
-        """All runs, newest first."""
-        folders = sorted((self.folder / "runs").glob("*/run.json"), reverse=True)
-        return [self._read(path.parent) for path in folders]
+        """All runs whose record can be read, newest first; `unreadable` names the others."""
+        with storing(self.folder):
+            places = sorted((self.folder / "runs").glob(f"*/{RECORD}"), reverse=True)
+        runs, unreadable = [], []
+        for place in places:
+            try:
+                runs.append(self._read(place.parent))
+            except StorageError as error:
+                unreadable.append(error)
+        # One damaged file must not keep all other runs from being found or resumed.
+        self.unreadable = tuple(unreadable)
+        return runs
 
     def _read(self, folder: Path) -> Run:
-        path = folder / "run.json"
-        return Run(folder, RunRecord.from_json(path.read_text("utf-8"), str(path)), self)
+        record = read_record(folder / RECORD)
+        if record.status == "running" and not is_locked(folder / LOCK):
+            # Killed before it could say so.
+            record = replace(record, status="interrupted")
+        return Run(folder, record, self)
 
     def find(self, wanted: str) -> Run:
         """The run with this id, beginning of an id, name (the newest) or folder.
@@ -144,7 +159,9 @@ class Workspace:
         Raises ConfigError when there is none, or several begin like this.
         """
         folder = Path(wanted)
-        if (folder / "run.json").is_file():
+        with storing(folder):
+            is_run = bool(wanted) and (folder / RECORD).is_file()
+        if is_run:
             return self._read(folder)
         runs = self.list()
         same_id = [run for run in runs if run.id == wanted]

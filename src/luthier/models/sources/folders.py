@@ -1,15 +1,26 @@
-"""A model folder: what must be in it, what must not, and the identity of its weights."""
+"""A model folder: what must be in it, what must not, and the identity of its weights.
+
+Weights are opened, never unpickled. A folder whose tokenizer is only there in an older form gets a
+tokenizer.json in the cache, beside links to its other files; the folder itself is never written to.
+"""
 
 import hashlib
 import json
-import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+from safetensors import SafetensorError, safe_open
+
 from luthier.errors import ModelError
+from luthier.models.sources.caching import file_sha256, make_folder
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+OLDER_TOKENIZERS = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,104 +48,149 @@ def check_folder(path: Path, source: str, remote_code: str) -> None:
             where=str(path),
             advice=f"read that code first; to allow it, set model.remote_code: {source}",
         )
-    files = weight_files(path)
-    for file in files:
+    for file in weight_files(path):
         _check_safetensors(file)
-    if not (path / "tokenizer.json").is_file():
-        raise ModelError(
-            "has no tokenizer.json",
-            where=str(path),
-            advice="load it once with transformers' AutoTokenizer and save_pretrained here",
-        )
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """config.json of a model folder."""
     file = path / "config.json"
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    if not file.is_file():
+        is_adapter = (path / "adapter_config.json").is_file()
         raise ModelError(
-            "is no model folder: config.json is missing",
+            "holds an adapter, not a model"
+            if is_adapter
+            else "is no model folder: config.json is missing",
             where=str(path),
             accepted="a folder with config.json, safetensors weights and tokenizer.json",
-        ) from error
+            advice="merge the adapter into its base model first" if is_adapter else "",
+        )
+    return _read_object(file)
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    try:
+        loaded = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot be read: {error}", where=str(file)) from error
-    if not isinstance(config, dict):
+    if not isinstance(loaded, dict):
         raise ModelError("is not a JSON object", where=str(file))
-    return config
+    return loaded
 
 
 def weight_files(path: Path) -> list[Path]:
     """The safetensors files of a folder, all there; ModelError otherwise."""
-    index = path / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            names = sorted(
-                set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            )
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise ModelError(f"cannot be read: {error}", where=str(index)) from error
-        missing = [name for name in names if not (path / name).is_file()]
-        if missing:
-            raise ModelError(
-                f"{len(missing)} of {len(names)} weight files are missing",
-                where=str(path),
-                advice="fetch the model again",
-                details=missing,
-            )
-        return [path / name for name in names]
-    files = sorted(path.glob("*.safetensors"))
-    if files:
-        return files
+    if (path / WEIGHTS).is_file():  # transformers, too, prefers it over an index
+        return [path / WEIGHTS]
+    if (path / INDEX).is_file():
+        return _shards(path)
     pickled = sorted(p.name for p in path.iterdir() if p.suffix in PICKLED)
     raise ModelError(
-        f"holds only pickled weights ({pickled[0]})" if pickled else "holds no weights",
+        f"holds only pickled weights ({', '.join(pickled)})" if pickled else "holds no weights",
         where=str(path),
-        accepted="safetensors; pickled files can run code when they are read",
-        advice="choose a revision with safetensors, or convert it with save_pretrained elsewhere",
+        accepted=f"{WEIGHTS}, or shards with {INDEX}; pickled files can run code when read",
+        advice="choose a revision with safetensors, or, where you trust the files, load them with "
+        "transformers and save_pretrained",
     )
+
+
+def _shards(path: Path) -> list[Path]:
+    index = path / INDEX
+    weight_map = _read_object(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ModelError("has no weight_map", where=str(index), advice="fetch the model again")
+    names = sorted({str(name) for name in weight_map.values()})
+    foreign = [name for name in names if Path(name).name != name]
+    if foreign:
+        raise ModelError("names files outside the folder", where=str(index), details=foreign)
+    missing = [name for name in names if not (path / name).is_file()]
+    if missing:
+        raise ModelError(
+            f"{len(missing)} of {len(names)} weight files are missing",
+            where=str(path),
+            advice="fetch the model again",
+            details=missing,
+        )
+    return [path / name for name in names]
 
 
 def _check_safetensors(file: Path) -> None:
     """Compare the header's promise with the file's size, without reading the weights."""
-    size = file.stat().st_size
     try:
-        with file.open("rb") as handle:
-            (header_size,) = struct.unpack("<Q", handle.read(8))
-            header = json.loads(handle.read(header_size)) if header_size < size else None
-        ends = [t["data_offsets"][1] for n, t in (header or {}).items() if n != "__metadata__"]
-    except (OSError, struct.error, ValueError, KeyError, TypeError, IndexError) as error:
+        with safe_open(file, framework="numpy") as opened:
+            is_empty = not opened.keys()
+    except (OSError, SafetensorError) as error:
         raise ModelError(
-            f"is no safetensors file: {error}", where=str(file), advice="fetch the model again"
-        ) from error
-    expected = 8 + header_size + max(ends, default=0)
-    if header is None or size != expected:
-        raise ModelError(
-            f"is cut short: {size:,} bytes of {expected:,}",
+            f"is cut short or no safetensors file: {error}",
             where=str(file),
             advice="fetch the model again",
+        ) from error
+    if is_empty:
+        raise ModelError("holds no weights", where=str(file), advice="fetch the model again")
+
+
+def complete_folder(path: Path, cache: Path, observe: Callable[[str], None]) -> Path:
+    """The folder itself, or one in the cache that adds the tokenizer.json it lacks."""
+    if (path / "tokenizer.json").is_file():
+        return path
+    older = [path / name for name in OLDER_TOKENIZERS if (path / name).is_file()]
+    if not older:
+        raise ModelError(
+            "has no tokenizer.json",
+            where=str(path),
+            accepted=f"tokenizer.json, or one of {', '.join(OLDER_TOKENIZERS)}",
+            advice="fetch the model again",
         )
+    hashes = [str(path.resolve()), *(file_sha256(file, cache) for file in older)]
+    key = hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:16]
+
+    def build(folder: Path) -> None:
+        observe(f"converting the tokenizer of {path.name}, once")
+        _write_tokenizer(path, folder)
+        for file in path.iterdir():
+            if file.is_file() and not (folder / file.name).exists():
+                (folder / file.name).symlink_to(file.resolve())
+
+    return make_folder(cache / "tokenizers" / key, build)
+
+
+def _write_tokenizer(path: Path, folder: Path) -> None:
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise ModelError(
+            f"has no tokenizer.json, and its tokenizer cannot be converted: {error}",
+            where=str(path),
+            advice="install sentencepiece and protobuf, or add tokenizer.json to the folder",
+        ) from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ModelError(
+            f"has no tokenizer.json, and a {type(tokenizer).__name__} cannot become one",
+            where=str(path),
+        )
+    tokenizer.save_pretrained(folder)
+
+
+def card_licence(path: Path) -> str:
+    """The licence in the front matter of the folder's README.md, or nothing."""
+    card = path / "README.md"
+    if not card.is_file():
+        return ""
+    text = card.read_text(encoding="utf-8", errors="replace")
+    parts = text.split("---\n", 2)
+    if len(parts) < 3 or parts[0].strip():
+        return ""
+    try:
+        matter = yaml.safe_load(parts[1])
+    except yaml.YAMLError:
+        return ""  # a model with an untidy card is still a model
+    licence = matter.get("license") if isinstance(matter, dict) else None
+    return licence if isinstance(licence, str) else ""
 
 
 def hash_weights(path: Path, cache: Path) -> str:
-    """SHA-256 over the weight files, remembered by path, size and time of change."""
-    files = weight_files(path)
-    stamp = json.dumps([[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files])
-    memory = cache / "hashes" / hashlib.sha256(stamp.encode()).hexdigest()
-    if memory.is_file():
-        return memory.read_text()
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(hash_file(file).encode())
-    found = digest.hexdigest()
-    memory.parent.mkdir(parents=True, exist_ok=True)
-    memory.write_text(found)
-    return found
-
-
-def hash_file(file: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    """SHA-256 over the weight files' hashes, in the order of their names."""
+    hashes = [file_sha256(file, cache) for file in weight_files(path)]
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
