@@ -297,17 +297,18 @@ def run_trl(
 ) -> tuple[Any, float, list[float]]:
     """TRL as its quick start has it ("trl"), or as fast as we could tune it ("trl-tuned")."""
     import time
+    from importlib import import_module
 
     import torch
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM
-    from trl import SFTConfig, SFTTrainer
 
+    trl: Any = import_module("trl")  # optional, and its exports are not typed
     torch.set_num_threads(os.cpu_count() or 1)
     is_tuned = contender == "trl-tuned"
     tuned: dict[str, Any] = {"gradient_checkpointing": False, "bf16": False} if is_tuned else {}
-    config = SFTConfig(
+    config = trl.SFTConfig(
         output_dir=str(folder / f"trl-{os.getpid()}"),
         per_device_train_batch_size=BATCH_SIZE,
         max_steps=steps,
@@ -329,7 +330,7 @@ def run_trl(
         if is_tuned
         else str(model)
     )
-    trainer = SFTTrainer(
+    trainer = trl.SFTTrainer(
         model=source,
         args=config,
         train_dataset=Dataset.from_list(rows),

@@ -53,7 +53,8 @@ def _check_file(path: Path) -> Callable[[Path, Report], Iterator[Row]]:
             f"is a {path.suffix or 'nameless'} file", where=where, accepted=", ".join(READERS)
         )
     try:
-        start = path.open("rb").read(4)
+        with path.open("rb") as file:
+            start = file.read(4)
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", where=where) from error
     if not start:

