@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from luthier.models import LanguageModel, generate, load_model
+from luthier.models import LanguageModel, attach, generate, load_model, pack, trained_parameters
 from luthier.models.attention import FLAT
+from luthier.recipe import LoRA
 from tiny import FAMILIES, write_model
 
 PROMPTS = [
@@ -66,6 +67,24 @@ def test_progress_counts_up_to_all(model: LanguageModel) -> None:
     generate(model, PROMPTS, max_new_tokens=3, stop_ids=(), num_slots=2, observe=seen.append)
     assert seen == sorted(seen)
     assert seen[-1] == len(PROMPTS)
+
+
+def test_an_adapter_that_changed_since_the_last_answer_counts(tmp_path: Path) -> None:
+    model = load_model(write_model(tmp_path), dtype=torch.float32, device=torch.device("cpu"))
+    before = [a.ids for a in generate(model, PROMPTS, max_new_tokens=4, stop_ids=())]
+    model.network = attach(model.base, LoRA.model_validate({"rank": 4}), seed=0)
+    assert [a.ids for a in generate(model, PROMPTS, max_new_tokens=4, stop_ids=())] == before
+    batch = pack([PROMPTS[1]], [PROMPTS[1]])
+    losses = []
+    optimizer = torch.optim.AdamW(trained_parameters(model.network).values(), 0.5, fused=True)
+    for _ in range(2):
+        with torch.no_grad():
+            losses.append(model.loss(batch).total.item())
+        model.loss(batch).total.backward()
+        optimizer.step()
+    assert abs(losses[0] - losses[1]) > 0.1
+    after = [a.ids for a in generate(model, PROMPTS, max_new_tokens=4, stop_ids=())]
+    assert after != before
 
 
 def test_no_prompt_gives_no_answer(model: LanguageModel, tmp_path: Path) -> None:

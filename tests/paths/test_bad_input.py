@@ -130,7 +130,7 @@ CASES: list[tuple[Callable[[Path], None], str]] = [
     (model_without_weights, "weights"),
     (pickled_model, "safetensors"),
     (weights_cut_short, "cut short"),
-    (gguf_cut_short, "GGUF"),
+    (gguf_cut_short, "model.gguf: is damaged or cut short"),
     (recipe_with_a_typo, "did you mean training"),
     (template_that_drops_the_system_turn, "messages[0] (system) does not appear"),
     (template_without_an_end, "no token that generation stops on"),

@@ -6,6 +6,8 @@ times less work on a CPU with bfloat16 instructions. What is saved is an ordinar
 """
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +26,8 @@ from luthier.recipe import LoRA
 class LeanLoraLinear(LoraLinear):
     """PEFT's LoRA layer with the adapter's product computed in the input's dtype."""
 
-    _kept: tuple[object, Tensor, Tensor] | None = None
+    _kept: tuple[Tensor, Tensor] | None = None
+    _keeps = False
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         names = [name for name in self.active_adapters if name in self.lora_A]
@@ -37,15 +40,31 @@ class LeanLoraLinear(LoraLinear):
         return cast(Tensor, self.base_layer(x) + functional.linear(inner, up))
 
     def _matrices(self, name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """A, and B times the scale, in the input's dtype; kept while generating, token by token."""
-        down = cast(Tensor, self.lora_A[name].weight)
-        up = cast(Tensor, self.lora_B[name].weight)
-        if torch.is_grad_enabled():
-            return down.to(dtype), (up * self.scaling[name]).to(dtype)
-        state = (down._version, up._version, dtype, self.scaling[name])
-        if self._kept is None or self._kept[0] != state:
-            self._kept = (state, down.to(dtype), (up * self.scaling[name]).to(dtype))
-        return self._kept[1:]
+        """A, and B times the scale, in the input's dtype."""
+        if self._kept is not None:
+            return self._kept
+        down = cast(Tensor, self.lora_A[name].weight).to(dtype)
+        up = (cast(Tensor, self.lora_B[name].weight) * self.scaling[name]).to(dtype)
+        if self._keeps:
+            self._kept = (down, up)
+        return down, up
+
+    def keep_matrices(self, keeps: bool) -> None:
+        """Convert the matrices once and keep them, or convert them at every call again."""
+        self._keeps, self._kept = keeps, None
+
+
+@contextmanager
+def fixed_adapters(network: nn.Module) -> Iterator[None]:
+    """Within, adapters do not change, so that each is converted once instead of at every token."""
+    layers = [module for module in network.modules() if isinstance(module, LeanLoraLinear)]
+    try:
+        for layer in layers:
+            layer.keep_matrices(True)
+        yield
+    finally:
+        for layer in layers:
+            layer.keep_matrices(False)
 
 
 def attach(model: PreTrainedModel, lora: LoRA, seed: int) -> PeftModel:

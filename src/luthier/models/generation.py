@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from luthier.models.adapters import fixed_adapters
 from luthier.models.attention import FlatLayout, attend
 from luthier.models.loading import LanguageModel
 
@@ -158,7 +159,8 @@ def generate(
     if num_slots is None:
         length = max(len(prompt) for prompt in prompts) - _common_prefix(prompts) + max_new_tokens
         num_slots = min(MAX_SLOTS, max(1, CACHE_BYTES // (length * bytes_per_token(model))))
-    return _Batch(model, prompts, max_new_tokens, frozenset(stop_ids), num_slots).run(observe)
+    with fixed_adapters(model.network):
+        return _Batch(model, prompts, max_new_tokens, frozenset(stop_ids), num_slots).run(observe)
 
 
 class _Batch:
