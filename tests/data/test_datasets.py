@@ -152,4 +152,4 @@ def test_real_datasets_are_read_without_a_finding(name: str) -> None:
     files = {split: SHARED / name / f"{split}.jsonl" for split in ("train", "validation", "test")}
     reading = read_dataset(Data.model_validate(files))
     assert [f for f in reading.findings if f.severity == "error"] == []
-    assert len(reading.dataset.train) == sum(1 for _ in files["train"].open())
+    assert len(reading.dataset.train) == files["train"].read_bytes().count(b"\n")
