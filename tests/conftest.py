@@ -5,6 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A busy machine is no bug: examples may take as long as they take.
+settings.register_profile("luthier", deadline=None)
+settings.load_profile("luthier")
 
 Golden = Callable[[str, str], None]
 
