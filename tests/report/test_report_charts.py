@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 from typing import Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from report_cases import CHRF, EXACT, LOSS, small_evaluation
 
@@ -54,6 +54,8 @@ def texts(root: ET.Element) -> list[str]:
     st.lists(st.tuples(LABELS, st.floats(0, 1), st.floats(0, 1)), max_size=4),
     st.sampled_from([EXACT, CHRF, LOSS]),
 )
+@example([("", 0.0, 5e-324)], EXACT)
+@example([("", 0.0, 5e-324), ("", 5e-324, 1.0)], LOSS)
 def test_score_bars_are_well_formed_for_all_labels_and_values(
     systems: list[tuple[str, float, float]], metric: Metric
 ) -> None:

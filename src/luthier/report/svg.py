@@ -7,6 +7,7 @@ and print with the rest of the page.
 
 import math
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -96,9 +97,9 @@ def figure(
 
 def ticks(low: float, high: float, wanted: int) -> list[float]:
     """About `wanted` round values from low to high: multiples of 1, 2, 2.5 or 5 times ten^n."""
-    if not high > low:
-        return [low]
     rough = (high - low) / wanted
+    if not rough >= sys.float_info.min:  # no range, or one too small to be divided
+        return [low]
     magnitude = 10.0 ** math.floor(math.log10(rough))
     step = magnitude * next(factor for factor in (1, 2, 2.5, 5, 10) if factor * magnitude >= rough)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
