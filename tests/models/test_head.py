@@ -27,7 +27,7 @@ def test_the_chunked_head_equals_cross_entropy(
     targets = torch.randint(vocabulary, (rows,))
     weights = torch.rand(rows)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(head_module, "CHUNK_BYTES", 16 * 4 * vocabulary)
+        patch.setattr(head_module, "CHUNK_BYTES", 16 * 8 * vocabulary)
         found = head_loss(hidden, weight, targets, weights, scale)
     logits = (hidden @ weight.t()) * scale
     each = functional.cross_entropy(logits, targets, reduction="none")
@@ -45,5 +45,12 @@ def test_the_chunked_head_equals_cross_entropy(
 
 def test_a_chunk_fits_the_budget() -> None:
     for vocabulary in (100, 49_152, 262_144):
-        bytes_held = 4 * vocabulary * head_module.rows_of_chunk(vocabulary)
+        bytes_held = 4 * vocabulary * head_module.rows_of_chunk(vocabulary, 4)
         assert bytes_held <= head_module.CHUNK_BYTES
+
+
+def test_a_loss_far_beyond_float32_shares_is_exact() -> None:
+    """A target whose probability underflows still has its loss."""
+    weight = torch.tensor([[200.0], [0.0], [-200.0]])
+    found = head_loss(torch.ones(1, 1), weight, torch.tensor([2]), torch.ones(1))
+    torch.testing.assert_close(found.each, torch.tensor([400.0]))

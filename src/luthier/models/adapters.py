@@ -19,6 +19,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from luthier.errors import ModelError
+from luthier.models.lean import lora_linear
 from luthier.models.loading import LanguageModel
 from luthier.recipe import LoRA
 
@@ -35,9 +36,20 @@ class LeanLoraLinear(LoraLinear):
         if not is_plain or self.merged or kwargs:
             return super().forward(x, *args, **kwargs)
         (name,) = names
+        base: Any = self.base_layer
+        a: Any = self.lora_A[name].weight
+        b: Any = self.lora_B[name].weight
+        if torch.is_grad_enabled() and self._is_frozen_plainly(name):
+            return lora_linear(x, base.weight, base.bias, a, b, self.scaling[name])
         down, up = self._matrices(name, x.dtype)
         inner = functional.linear(self.lora_dropout[name](x), down)
-        return cast(Tensor, self.base_layer(x) + functional.linear(inner, up))
+        return cast(Tensor, base(x) + functional.linear(inner, up))
+
+    def _is_frozen_plainly(self, name: str) -> bool:
+        """Whether the layer is a frozen matrix with an adapter that drops nothing."""
+        base, drops = self.base_layer, self.lora_dropout[name]
+        is_plain = type(base) is nn.Linear and not base.weight.requires_grad
+        return is_plain and isinstance(drops, nn.Identity)
 
     def _matrices(self, name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """A, and B times the scale, in the input's dtype."""

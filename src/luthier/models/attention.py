@@ -12,6 +12,7 @@ S keys a tile sees.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 import torch
@@ -104,15 +105,30 @@ def _gathered(x: Tensor, ranges: tuple[tuple[int, int], ...]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
-def _scores(query: Tensor, key: Tensor, scale: float) -> Tensor:
-    """Masked scores [K, L, G, S] in float32; the last L keys are the rows' own, seen causally."""
-    num_heads, rows, groups, width = query.shape
-    flat = torch.bmm(query.reshape(num_heads, rows * groups, width), key.transpose(1, 2))
-    scores = flat.view(num_heads, rows, groups, key.shape[1]).float().mul_(scale)
+@cache
+def _ahead(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[TILE, 1, TILE]: -inf where a key lies ahead of the query, else 0."""
+    full = torch.full((TILE, TILE), -torch.inf, dtype=dtype, device=device)
+    return full.triu_(1)[:, None]
+
+
+def _shares(query: Tensor, key: Tensor, scale: float) -> Tensor:
+    """Softmax over the keys, [K, L * G, S] in at least float32.
+
+    query [K, L, G, D], key [K, S, D]. The last L keys are the query rows' own, seen causally; L is
+    at most TILE.
+    """
+    rows, groups = query.shape[1:3]
+    scores = _scaled_product(query.flatten(1, 2), key.transpose(1, 2), scale)
     if rows > 1:
-        ahead = torch.ones(rows, rows, dtype=torch.bool, device=query.device).triu_(1)
-        scores[..., -rows:].masked_fill_(ahead[:, None], -torch.inf)
-    return scores
+        own = scores.unflatten(1, (rows, groups))[..., -rows:]
+        own.add_(_ahead(scores.dtype, scores.device)[:rows, :, :rows])
+    return torch.softmax(scores, dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+
+
+def _scaled_product(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """Batched scale x a b, scaled before it is rounded."""
+    return torch.baddbmm(a.new_empty(()), a, b, beta=0, alpha=scale)
 
 
 class _FlatAttention(torch.autograd.Function):
@@ -120,44 +136,38 @@ class _FlatAttention(torch.autograd.Function):
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: FlatLayout,
                 scale: float) -> Tensor:  # fmt: skip
         output = torch.empty_like(query, memory_format=torch.contiguous_format)
-        normalizer = query.new_empty(query.shape[:3], dtype=torch.float32)
         for tile in layout.tiles:
             rows = slice(tile.start, tile.end)
-            scores = _scores(query[:, rows], _gathered(key, tile.keys), scale)
-            log_sum = torch.logsumexp(scores, dim=-1)
-            shares = scores.sub_(log_sum[..., None]).exp_().to(value.dtype)
-            mixed = torch.bmm(shares.flatten(1, 2), _gathered(value, tile.keys))
+            shares = _shares(query[:, rows], _gathered(key, tile.keys), scale)
+            mixed = torch.bmm(shares.to(value.dtype), _gathered(value, tile.keys))
             output[:, rows] = mixed.view_as(output[:, rows])
-            normalizer[:, rows] = log_sum
-        ctx.save_for_backward(query, key, value, output, normalizer)
+        ctx.save_for_backward(query, key, value)
         ctx.layout, ctx.scale = layout, scale
         return output
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, output, normalizer = ctx.saved_tensors
+        query, key, value = ctx.saved_tensors
         grad_output = gradients[0].contiguous()
         grad_query = torch.empty_like(query)
         # A shared prefix collects the gradients of all its continuations: float32 keeps them exact.
-        grad_key = torch.zeros_like(key, dtype=torch.float32)
-        grad_value = torch.zeros_like(value, dtype=torch.float32)
-        # rowsum(dO * O) = rowsum(dP * P): Dao et al. 2022, FlashAttention, equation (4).
-        correction = (grad_output.float() * output.float()).sum(-1)
+        grad_key = torch.zeros_like(key, dtype=torch.promote_types(key.dtype, torch.float32))
+        grad_value = torch.zeros_like(grad_key)
         for tile in ctx.layout.tiles:
             rows = slice(tile.start, tile.end)
             tile_key, tile_value = _gathered(key, tile.keys), _gathered(value, tile.keys)
             tile_query, tile_grad = query[:, rows].flatten(1, 2), grad_output[:, rows].flatten(1, 2)
-            scores = _scores(query[:, rows], tile_key, ctx.scale)
-            shares = scores.sub_(normalizer[:, rows, :, None]).exp_()
-            low = shares.flatten(1, 2).to(value.dtype)
-            grad_shares = torch.bmm(tile_grad, tile_value.transpose(1, 2)).view_as(shares).float()
-            grad_scores = (
-                grad_shares.sub_(correction[:, rows, :, None]).mul_(shares).mul_(ctx.scale)
-            )
-            flat = grad_scores.flatten(1, 2).to(query.dtype)
-            grad_query[:, rows] = torch.bmm(flat, tile_key).view_as(grad_query[:, rows])
-            _scatter(grad_key, torch.bmm(flat.transpose(1, 2), tile_query), tile.keys)
+            shares = _shares(query[:, rows], tile_key, ctx.scale)
+            low = shares.to(value.dtype)
             _scatter(grad_value, torch.bmm(low.transpose(1, 2), tile_grad), tile.keys)
+            grad_shares = torch.bmm(tile_grad, tile_value.transpose(1, 2)).to(shares.dtype)
+            grad_scores = torch._softmax_backward_data(grad_shares, shares, -1, shares.dtype)
+            flat = grad_scores.to(query.dtype)
+            grad_query[:, rows] = _scaled_product(flat, tile_key, ctx.scale).view_as(
+                grad_query[:, rows]
+            )
+            _scatter(grad_key, torch.bmm(flat.transpose(1, 2), tile_query), tile.keys)
+        grad_key.mul_(ctx.scale)
         return grad_query, grad_key.to(key.dtype), grad_value.to(value.dtype), None, None
 
 

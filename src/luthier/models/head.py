@@ -12,8 +12,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-CHUNK_BYTES = 64 * 2**20
-"""Bytes of float32 logits held at once; the rows of a chunk follow from the vocabulary."""
+CHUNK_BYTES = 16 * 2**20
+"""Bytes of logits held at once; the rows of a chunk follow from the vocabulary."""
+
+BLOCK_ROWS = 8
+"""Rows whose softmax is taken at once in float32 on a CPU, so that it stays in the cache."""
 
 
 class HeadLoss(NamedTuple):
@@ -37,9 +40,9 @@ def head_loss(
     return HeadLoss(total, each)
 
 
-def rows_of_chunk(vocabulary: int) -> int:
-    """Rows whose float32 logits fit the budget; at least 16, so that matrices stay efficient."""
-    return max(16, CHUNK_BYTES // (4 * vocabulary))
+def rows_of_chunk(vocabulary: int, element_size: int) -> int:
+    """Rows whose logits fit the budget; at least 16, so that matrices stay efficient."""
+    return max(16, CHUNK_BYTES // (element_size * vocabulary))
 
 
 class _ChunkedHeadLoss(torch.autograd.Function):
@@ -50,23 +53,15 @@ class _ChunkedHeadLoss(torch.autograd.Function):
         each = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if needs_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
-        step = rows_of_chunk(weight.shape[0])
+        step = rows_of_chunk(len(weight), weight.element_size())
         for start in range(0, len(targets), step):
             rows = slice(start, start + step)
-            logits = (hidden[rows] @ weight.t()).float().mul_(scale)
-            log_sum = torch.logsumexp(logits, dim=-1)
-            chosen = targets[rows, None]
-            each[rows] = log_sum - logits.gather(1, chosen)[:, 0]
-            if grad_hidden is None and grad_weight is None:
-                continue
-            # d loss / d logits = (softmax - one-hot) x weight, in place of the logits.
-            slope = logits.sub_(log_sum[:, None]).exp_()
-            slope.scatter_add_(1, chosen, slope.new_full(chosen.shape, -1.0))
-            low = slope.mul_(weights[rows, None] * scale).to(hidden.dtype)
+            logits = hidden[rows] @ weight.t()
+            each[rows] = _to_slopes(logits, targets[rows], weights[rows], scale)
             if grad_hidden is not None:
-                grad_hidden[rows] = low @ weight
+                grad_hidden[rows] = logits @ weight
             if grad_weight is not None:
-                grad_weight += (low.t() @ hidden[rows]).float()
+                grad_weight += (logits.t() @ hidden[rows]).float()
         ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.weight_dtype = weight.dtype
         ctx.mark_non_differentiable(each)
@@ -77,7 +72,25 @@ class _ChunkedHeadLoss(torch.autograd.Function):
         grad_hidden, grad_weight = ctx.saved_tensors
         factor = gradients[0]
         if grad_hidden is not None:
-            grad_hidden = grad_hidden * factor.to(grad_hidden.dtype)
+            # A rounded factor would scale all gradients alike: it stays in float32.
+            grad_hidden = (grad_hidden.to(factor.dtype) * factor).to(grad_hidden.dtype)
         if grad_weight is not None:
             grad_weight = (grad_weight * factor).to(ctx.weight_dtype)
         return grad_hidden, grad_weight, None, None, None
+
+
+def _to_slopes(logits: Tensor, targets: Tensor, weights: Tensor, scale: float) -> Tensor:
+    """Losses [C] of logits [C, V], which become d loss / d logits: (softmax - one-hot) x weight."""
+    losses = []
+    block = BLOCK_ROWS if logits.device.type == "cpu" else len(logits)
+    parts = (part.split(block) for part in (logits, targets[:, None], weights[:, None]))
+    for low, chosen, weight in zip(*parts, strict=True):
+        if scale != 1:
+            low.mul_(scale)
+        shares = torch.softmax(low, dim=-1, dtype=torch.promote_types(low.dtype, torch.float32))
+        # The largest share is at least 1 / V, so its logarithm is safe: no second exponential.
+        log_sum = low.amax(dim=-1).to(shares.dtype) - shares.amax(dim=-1).log_()
+        losses.append(log_sum - low.gather(1, chosen)[:, 0].to(shares.dtype))
+        shares.scatter_add_(1, chosen, shares.new_full(chosen.shape, -1.0))
+        low.copy_(shares.mul_(weight * scale))
+    return torch.cat(losses)

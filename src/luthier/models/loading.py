@@ -21,6 +21,7 @@ from luthier.errors import ModelError
 from luthier.models import attention
 from luthier.models.flat import FlatBatch, pack
 from luthier.models.head import HeadLoss, head_loss
+from luthier.models.lean import make_lean
 
 PROBE_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6, torch.bfloat16: 0.1}
 """Largest relative difference of hidden states between flat and plain attention, by precision."""
@@ -110,7 +111,11 @@ def load_model(
     loaded = LanguageModel(model, model, device)
     _check_head(loaded, folder)
     model.to(device)  # type: ignore[arg-type] # transformers' decorator hides the signature
-    _prove_flat(loaded, folder)
+    rows = _probe_rows()
+    plain = _plain_hidden(loaded, rows)
+    if device.type == "cpu":
+        make_lean(model)
+    _prove_flat(loaded, rows, plain, folder)
     return loaded
 
 
@@ -127,19 +132,28 @@ def _check_head(model: LanguageModel, folder: Path) -> None:
         raise ModelError(f"{reason}, which is not supported yet", where=str(folder))
 
 
-@torch.no_grad()
-def _prove_flat(model: LanguageModel, folder: Path) -> None:
-    """Compare hidden states of a forest of three sequences with plain attention one by one."""
+def _probe_rows() -> list[list[int]]:
+    """A forest of three short sequences, two of which begin alike."""
     start = [7, 3, 11, 5, 2, 13, 17, 19, 23]
-    rows = [[*start, 4, 9, 6], [*start, 8, 1], [5, 12, 3, 8]]
+    return [[*start, 4, 9, 6], [*start, 8, 1], [5, 12, 3, 8]]
+
+
+@torch.no_grad()
+def _plain_hidden(model: LanguageModel, rows: list[list[int]]) -> Tensor:
+    """Hidden states [N, H] before the last id of each row, by transformers alone."""
+    try:
+        model.base.set_attn_implementation("eager")
+        return torch.stack([_last_hidden(model, row[:-1]) for row in rows])
+    finally:
+        model.base.set_attn_implementation(attention.FLAT)
+
+
+@torch.no_grad()
+def _prove_flat(model: LanguageModel, rows: list[list[int]], plain: Tensor, folder: Path) -> None:
+    """Compare hidden states of the rows as one flat batch with the plain ones."""
     labels = [[-100] * (len(row) - 1) + row[-1:] for row in rows]
     batch = pack(rows, labels).to(model.device)
     flat = model.hidden_states(batch)[batch.index]
-    try:
-        model.base.set_attn_implementation("eager")
-        plain = torch.stack([_last_hidden(model, row[:-1]) for row in rows])
-    finally:
-        model.base.set_attn_implementation(attention.FLAT)
     difference = ((flat - plain).abs().max() / plain.abs().max()).item()
     if not difference <= PROBE_TOLERANCE.get(flat.dtype, 0.1):
         raise ModelError(
