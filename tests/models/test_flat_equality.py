@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from luthier.models import LanguageModel, attach, load_model, pack
 from luthier.models import attention as attention_module
+from luthier.models import flat as flat_module
 from luthier.models.attention import FLAT, FlatLayout, attend
 from luthier.recipe import LoRA
 from luthier.tokens import IGNORED
@@ -108,11 +109,21 @@ def test_flat_equals_padded_equals_one_by_one(
             torch.testing.assert_close(found[1][name], gradient, rtol=1e-4, atol=1e-5 * scale)
 
 
-def test_sharing_computes_common_beginnings_once() -> None:
+def test_sharing_computes_common_beginnings_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flat_module, "ROUND_TO", 1)
     shared, alone = pack(ROWS, LABELS), pack(ROWS, LABELS, share=False)
     # The ten tokens of PREFIX stand in four rows, and twice in two of them.
     assert len(alone.input_ids) - len(shared.input_ids) == 3 * len(PREFIX) + len(PREFIX)
     assert shared.num_tokens == alone.num_tokens == sum(len(row) for row in ROWS)
+
+
+def test_a_batch_ends_in_filler_up_to_the_rounding() -> None:
+    batch = pack([row + row for row in ROWS], [label + label for label in LABELS])
+    assert len(batch.input_ids) == len(batch.position_ids) == batch.layout.tiles[-1].end
+    assert len(batch.input_ids) % flat_module.ROUND_TO == 0
+    filler = batch.layout.tiles[-1]
+    assert filler.keys == ((filler.start, filler.end),)
+    assert batch.index.max() < filler.start
 
 
 @given(

@@ -18,6 +18,9 @@ from luthier.tokens import IGNORED
 MIN_SHARED = 8
 """Tokens that must be alike for a segment to be shared; below, the bookkeeping costs more."""
 
+ROUND_TO = 32
+"""Tokens in a batch are a multiple of this: matrix kernels are compiled, and kept, per shape."""
+
 
 @dataclass(frozen=True, slots=True)
 class FlatBatch:
@@ -67,7 +70,8 @@ def pack(
     """Pack sequences into a flat batch; labels are ids or IGNORED, aligned with input_ids.
 
     Tokens after a sequence's last supervised one predict nothing and are left out, as is that
-    last one itself: it is a target only.
+    last one itself: it is a target only. The batch ends in a few tokens that nobody sees, so that
+    its length is a multiple of ROUND_TO.
     """
     supervised = [[t for t, x in enumerate(row) if x != IGNORED and t > 0] for row in labels]
     used = [ids[: row[-1]] if row else [] for ids, row in zip(input_ids, supervised, strict=True)]
@@ -76,6 +80,7 @@ def pack(
     last_segment = [-1] * len(used)
     live = [i for i in range(len(used)) if used[i]]
     _plant(used, limits, live, _Segment(-1, 0, ()), segments, last_segment)
+    segments.append(_Segment(-1, 0, [0] * (-sum(len(s.tokens) for s in segments) % ROUND_TO)))
 
     starts = _starts(segments)
     index, targets, owners = [], [], []

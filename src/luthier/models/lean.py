@@ -111,7 +111,8 @@ def make_lean(model: nn.Module) -> None:
 
 
 def _is_norm(module: nn.Module) -> bool:
-    return type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon")
+    is_norm = type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon")
+    return is_norm and not cast(Tensor, module.weight).requires_grad
 
 
 def _norm_width(module: Any) -> int:
@@ -119,6 +120,8 @@ def _norm_width(module: Any) -> int:
 
 
 def _norm(self: Any, hidden_states: Tensor) -> Tensor:
+    if self.weight.requires_grad:  # thawed since
+        return cast(Tensor, type(self).forward(self, hidden_states))
     return rms_norm(hidden_states, self.weight, self.variance_epsilon)
 
 

@@ -1,0 +1,118 @@
+"""The written-out gradients equal autograd's, and only modules with the same result are changed."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoModelForCausalLM
+
+from luthier.models import lean
+from tiny import FAMILIES, write_model
+
+PRECISIONS = {torch.float32: 1e-5, torch.bfloat16: 2**-6}
+
+
+def gradients(output: Tensor, inputs: list[Tensor]) -> list[Tensor]:
+    slope = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view_as(output)
+    return list(torch.autograd.grad(output, inputs, slope))
+
+
+def assert_same(found: Tensor, expected: Tensor, inputs: list[Tensor], tolerance: float) -> None:
+    pairs = zip(
+        [found, *gradients(found, inputs)], [expected, *gradients(expected, inputs)], strict=True
+    )
+    for a, b in pairs:
+        assert a.dtype == b.dtype
+        torch.testing.assert_close(
+            a, b, rtol=tolerance, atol=tolerance * float(b.detach().abs().max())
+        )
+
+
+@pytest.fixture(params=PRECISIONS, ids=str)
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    torch.manual_seed(0)
+    found: torch.dtype = request.param
+    return found
+
+
+def test_the_norm_equals_autograd(dtype: torch.dtype) -> None:
+    x = (torch.randn(2, 7, 24) * 3).to(dtype).requires_grad_()
+    weight = torch.randn(24).to(dtype)
+    wide = x.float()
+    plain = (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + 1e-5)).to(dtype) * weight
+    assert_same(lean.rms_norm(x, weight, 1e-5), plain, [x], PRECISIONS[dtype])
+
+
+def test_the_gated_activation_equals_autograd(dtype: torch.dtype) -> None:
+    gate, up = ((torch.randn(2, 7, 24) * 3).to(dtype).requires_grad_() for _ in range(2))
+    plain = functional.silu(gate) * up
+    assert_same(lean.silu_product(gate, up), plain, [gate, up], PRECISIONS[dtype])
+
+
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_the_adapted_layer_equals_autograd(dtype: torch.dtype, has_bias: bool) -> None:
+    x = torch.randn(2, 7, 24).to(dtype).requires_grad_()
+    weight, bias = torch.randn(40, 24).to(dtype), torch.randn(40).to(dtype) if has_bias else None
+    down, up = torch.randn(4, 24, requires_grad=True), torch.randn(40, 4, requires_grad=True)
+    low_down, low_up = down.to(dtype), (up * 2.0).to(dtype)
+    plain = functional.linear(x, weight, bias) + functional.linear(x @ low_down.t(), low_up)
+    found = lean.lora_linear(x, weight, bias, down, up, 2.0)
+    assert_same(found, plain, [x, down, up], 2 * PRECISIONS[dtype])
+
+
+def test_the_adapted_layer_takes_inputs_without_gradient() -> None:
+    down, up = torch.randn(4, 24, requires_grad=True), torch.randn(40, 4, requires_grad=True)
+    output = lean.lora_linear(torch.randn(1, 7, 24), torch.randn(40, 24), None, down, up, 2.0)
+    assert all(g.abs().sum() > 0 for g in gradients(output, [down, up]))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_lean_model_gives_the_same_hidden_states(family: str, tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(write_model(tmp_path, family))
+    model.requires_grad_(False)
+    ids = torch.arange(3, 30)[None]
+    plain = model(input_ids=ids).logits
+    lean.make_lean(model)
+    changed = [type(m).__name__ for m in model.modules() if "forward" in vars(m)]
+    if family == "llama":
+        assert len(changed) == 3 * model.config.num_hidden_layers + 1
+    torch.testing.assert_close(model(input_ids=ids).logits, plain, rtol=1e-5, atol=1e-5)
+
+
+class OffsetRMSNorm(nn.Module):
+    """A norm that adds one to its weight, as Gemma's does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.variance_epsilon = nn.Parameter(torch.zeros(8)), 1e-6
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.rms_norm(x, (8,), self.weight + 1, self.variance_epsilon)
+
+
+class Gated(nn.Module):
+    """A gated block with another activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate_proj, self.up_proj, self.down_proj = (nn.Linear(8, 8) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed: Tensor = self.down_proj(functional.gelu(self.gate_proj(x)) * self.up_proj(x))
+        return mixed
+
+
+def test_a_norm_that_learns_gets_its_gradient(tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(write_model(tmp_path)).requires_grad_(False)
+    lean.make_lean(model)
+    model.requires_grad_(True)
+    model(input_ids=torch.arange(3, 30)[None]).logits.square().sum().backward()
+    assert model.model.norm.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("module", [OffsetRMSNorm(), Gated()])
+def test_modules_with_another_result_are_left_alone(module: nn.Module) -> None:
+    lean.make_lean(module.requires_grad_(False))
+    assert "forward" not in vars(module)
