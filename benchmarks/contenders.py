@@ -17,19 +17,18 @@ _BF16_WEIGHTS = {"dtype": "bfloat16", "bf16": False, "gradient_checkpointing": F
 _AUTOCAST = {"dtype": "float32", "bf16": True, "gradient_checkpointing": False}
 _ONE_BY_ONE = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": BATCH_SIZE}
 _TWO_BY_TWO = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": BATCH_SIZE // 2}
+_CHUNKED = {"loss_type": "chunked_nll"}
 TRL_VARIANTS: dict[str, dict[str, Any]] = {
     "bf16 weights": _BF16_WEIGHTS,
-    "bf16 weights, chunked loss": {**_BF16_WEIGHTS, "loss_type": "chunked_nll"},
+    "bf16 weights, chunked loss": {**_BF16_WEIGHTS, **_CHUNKED},
     "bf16 weights, padding-free": {**_BF16_WEIGHTS, "padding_free": True},
     "bf16 weights, two by two": {**_BF16_WEIGHTS, **_TWO_BY_TWO},
+    "bf16 weights, two by two, chunked loss": {**_BF16_WEIGHTS, **_TWO_BY_TWO, **_CHUNKED},
     "bf16 weights, one by one": {**_BF16_WEIGHTS, **_ONE_BY_ONE},
-    "bf16 weights, one by one, chunked loss": {
-        **_BF16_WEIGHTS,
-        **_ONE_BY_ONE,
-        "loss_type": "chunked_nll",
-    },
+    "bf16 weights, one by one, chunked loss": {**_BF16_WEIGHTS, **_ONE_BY_ONE, **_CHUNKED},
     "autocast": _AUTOCAST,
     "autocast, one by one": {**_AUTOCAST, **_ONE_BY_ONE},
+    "autocast, one by one, chunked loss": {**_AUTOCAST, **_ONE_BY_ONE, **_CHUNKED},
 }
 """Settings of TRL tried on each workload; the fastest goes against Luthier as "TRL tuned"."""
 

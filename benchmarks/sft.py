@@ -1,6 +1,6 @@
 """Supervised fine-tuning beside TRL + PEFT: same rows, masks, steps and start; speed and memory.
 
-    python -m benchmarks.sft [--repeats 5] [--steps 12] [--workloads a b c]
+    python -m benchmarks.sft [--repeats 5] [--steps 8] [--workloads a b c]
 
 On each workload every TRL variant is first tried once; the fastest is "TRL tuned". Then Luthier,
 TRL as shipped and TRL tuned take turns, each measurement a fresh process. All must come to the same
@@ -33,7 +33,7 @@ from benchmarks.workloads import (
 
 TOLERANCE = 0.05
 """Largest difference of losses between contenders, in nats: one computes in mixed precision."""
-SEARCH_STEPS = 4
+SEARCH_STEPS = 3
 """Steps of the trial that chooses TRL's fastest variant."""
 
 Measurement = dict[str, Any]
@@ -43,7 +43,7 @@ def main() -> None:
     """Run all contenders on all workloads, and print and store the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--workloads", nargs="*", default=list(WORKLOADS), choices=WORKLOADS)
     parser.add_argument("--worker", nargs=3, metavar=("CONTENDER", "FOLDER", "MODEL"))
     arguments = parser.parse_args()
