@@ -6,6 +6,7 @@ or worse takes both an interval without 0 and a p-value below 1 - confidence; an
 "cannot tell".
 """
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -24,19 +25,33 @@ Decision = Literal["better", "worse", "cannot tell"]
 PROMPTED = ("zero_shot", "few_shot")
 
 
-def strongest_prompt(systems: Sequence[SystemResult], metric: Metric) -> SystemResult | None:
-    """The prompted system with the best value; None when none has one.
+def strongest_prompt(
+    systems: Sequence[SystemResult], metrics: Sequence[Metric]
+) -> SystemResult | None:
+    """The prompted system with the best value of the first metric; None when none has one.
 
-    Of equals the cheaper: no examples before some, then the order given, fewest examples first.
+    Of equals the one that is better on the next metric, and so on; then the cheaper: no examples
+    before some, and the order given, fewest examples first.
     """
-    sign = 1 if metric.higher_is_better else -1
-    prompted = [system for system in systems if system.kind in PROMPTED]
-    ranked = [
-        (-sign * value, PROMPTED.index(system.kind), position)
-        for position, system in enumerate(prompted)
-        if (value := system.estimates[metric.name].value) is not None
+    primary = metrics[0]
+    prompted = [
+        system
+        for system in systems
+        if system.kind in PROMPTED and system.estimates[primary.name].value is not None
     ]
-    return prompted[min(ranked)[-1]] if ranked else None
+
+    def rank(system: SystemResult) -> tuple[list[float], int]:
+        return [_cost(system, metric) for metric in metrics], PROMPTED.index(system.kind)
+
+    return min(prompted, key=rank, default=None)
+
+
+def _cost(system: SystemResult, metric: Metric) -> float:
+    """A metric's value turned so that less is better."""
+    value = system.estimates[metric.name].value
+    if value is None:
+        return math.inf
+    return -value if metric.higher_is_better else value
 
 
 def decide(

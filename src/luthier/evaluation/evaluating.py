@@ -118,7 +118,8 @@ def conclude(
     verdict: Verdict | None = None
     tuned = next((system for system in systems if system.kind == "tuned"), None)
     if tuned and any(system.kind in PROMPTED for system in systems):
-        baseline = strongest_prompt(systems, primary)
+        others = [metric for metric in metrics if metric != primary]
+        baseline = strongest_prompt(systems, [primary, *others])
         if baseline is None:
             raise _unscored(primary)
         comparisons = _compare_all(primary, metrics, baseline, tuned, evaluation, seed)
