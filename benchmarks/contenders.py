@@ -49,11 +49,12 @@ def _run_luthier(rows: list[dict[str, Any]], model: Path, folder: Path) -> Train
 
     from luthier.models import attach, load_model, peak_memory, precision, probe_devices
     from luthier.recipe import LoRA, Training
+    from luthier.runs import num_cores
     from luthier.tokens import Encoded
     from luthier.training import StepDone, SupervisedObjective, Surroundings, TrainingEvent, train
 
     devices = probe_devices()
-    torch.set_num_threads(devices.num_cores)
+    torch.set_num_threads(num_cores())
     dtype = precision("bfloat16" if devices.has_bfloat16 else "float32")
     loaded = load_model(model, dtype=dtype, device=torch.device("cpu"))
     loaded.network = attach(loaded.base, LoRA(rank=RANK, alpha=ALPHA, dropout=0.0), seed=0)
@@ -115,8 +116,10 @@ def _run_trl(
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM
 
+    from luthier.runs import num_cores
+
     trl: Any = import_module("trl")  # optional, and its exports are not typed
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(num_cores())
     settings = {"per_device_train_batch_size": BATCH_SIZE, **variant}
     dtype = settings.pop("dtype", None)
     config = trl.SFTConfig(

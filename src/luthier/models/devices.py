@@ -1,9 +1,5 @@
-"""What this machine computes on, and how much memory that has taken.
+"""What this machine computes on, and how much memory that has taken."""
 
-Answers come from the machine as it is, restricted to what this process may use (affinity, cgroup).
-"""
-
-import os
 import platform
 import resource
 import sys
@@ -24,7 +20,6 @@ class Devices:
 
     has_cuda: bool
     has_bfloat16: bool
-    num_cores: int
     names: tuple[str, ...]
     """Names of the GPUs, or nothing."""
 
@@ -35,7 +30,6 @@ def probe_devices() -> Devices:
     return Devices(
         has_cuda=has_cuda,
         has_bfloat16=torch.cuda.is_bf16_supported() if has_cuda else _cpu_has_bfloat16(),
-        num_cores=_num_cores(),
         names=tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())),
     )
 
@@ -46,12 +40,6 @@ def _cpu_has_bfloat16() -> bool:
         return False
     flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").lower().split()
     return not CPU_BFLOAT16_FLAGS.isdisjoint(flags)
-
-
-def _num_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def choose_device(name: str, threads: int) -> torch.device:

@@ -14,6 +14,7 @@ from luthier.errors import DataError
 from luthier.evaluation import suggest_metrics
 from luthier.models import ModelFolder, default_cache, probe_devices, resolve_source
 from luthier.recipe import Facts, ReadRecipe, Recipe, Resolved, resolve
+from luthier.runs import num_cores
 from luthier.tokens import Encoded, EncodedSplit, Tokenizer, check_ledger, encode_split
 
 NO_LIMIT = 10**9
@@ -135,7 +136,7 @@ def _facts(
         suggestion_reason=suggestion.reason,
         has_cuda=devices.has_cuda,
         has_bfloat16=devices.has_bfloat16,
-        num_cores=devices.num_cores,
+        num_cores=num_cores(),
         cache=str(cache),
     )
 
