@@ -61,6 +61,7 @@ def make_system(
         {metric.name: tuple(values) for metric, values in scores.items()},
         {m.name: estimate(m, values, evaluation, seed=0) for m, values in scores.items()},
         seconds=1.0,
+        perplexity=None,
     )
 
 

@@ -1,11 +1,14 @@
 """Estimates and paired comparisons."""
 
+import math
+
 import pytest
 from evaluation_fakes import CHRF, EXACT, FIELDS, LOSS, SETTINGS, make_system, passes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luthier.evaluation import Comparison, Metric, compare, estimate
+from luthier.evaluation import Comparison, Metric, Prediction, compare, estimate
+from luthier.evaluation.comparing import perplexity
 from luthier.evaluation.statistics import mcnemar, tango, wilson
 
 Scores = list[float | None]
@@ -138,3 +141,17 @@ def test_any_scores_give_a_consistent_comparison(
         assert result.difference == pytest.approx(difference)
         if result.low is not None and result.high is not None:
             assert result.low - 1e-9 <= result.difference <= result.high + 1e-9
+
+
+def test_perplexity_counts_every_token_once() -> None:
+    predictions = [
+        Prediction("a", "", True, 1, target_loss=1.0, target_tokens=3),
+        Prediction("b", "", True, 1, target_loss=3.0, target_tokens=1),
+        Prediction("c", "", True, 1),
+    ]
+    assert perplexity(predictions) == pytest.approx(math.exp((3 * 1.0 + 3.0) / 4))
+
+
+@pytest.mark.parametrize("loss", [None, 1e4])
+def test_without_a_loss_that_is_a_number_there_is_no_perplexity(loss: float | None) -> None:
+    assert perplexity([Prediction("a", "", True, 1, target_loss=loss, target_tokens=3)]) is None

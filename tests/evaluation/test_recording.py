@@ -31,14 +31,16 @@ def test_what_was_written_is_read_back_to_the_last_bit(
 ) -> None:
     made = make_system("base", "zero_shot", {CHRF: [score for _, score in rows]})
     predictions = tuple(prediction for prediction, _ in rows)
-    result = SystemResult(made.name, made.kind, predictions, made.scores, made.estimates, seconds)
+    result = SystemResult(
+        made.name, made.kind, predictions, made.scores, made.estimates, seconds, seconds
+    )
     assert from_json(to_json(result)) == result
 
 
 def test_half_a_surrogate_in_an_answer_survives() -> None:
     made = make_system("base", "zero_shot", {EXACT: [0.0]})
     prediction = Prediction("row-0", "cut \ud83d", False, 3)
-    result = SystemResult("base", "zero_shot", (prediction,), made.scores, made.estimates, 1.0)
+    result = SystemResult("base", "zero_shot", (prediction,), made.scores, made.estimates, 1.0, 2.5)
     text = to_json(result)
     assert text.isascii()
     assert from_json(text) == result

@@ -5,6 +5,8 @@ score under either system is left out of the pair, and `n` says how many are lef
 from its own generator, so that another metric or system never changes an interval.
 """
 
+import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,7 +22,7 @@ from luthier.evaluation.statistics import (
     tango,
     wilson,
 )
-from luthier.evaluation.values import Comparison, Estimate, Metric, SystemResult
+from luthier.evaluation.values import Comparison, Estimate, Metric, Prediction, SystemResult
 from luthier.recipe import Evaluation
 
 # A number has clearly changed on one row when it moved by more than this, in the metric's unit:
@@ -38,6 +40,22 @@ class _Pair:
     @property
     def difference(self) -> float:
         return self.candidate - self.baseline
+
+
+def perplexity(predictions: Sequence[Prediction]) -> float | None:
+    """exp of the mean loss per reference token, each token counting once.
+
+    None when no loss is known, or when the number is too large to be one.
+    """
+    known = [
+        (prediction.target_loss, prediction.target_tokens)
+        for prediction in predictions
+        if prediction.target_loss is not None and prediction.target_tokens
+    ]
+    if not known:
+        return None
+    mean = math.fsum(loss * n for loss, n in known) / sum(n for _, n in known)
+    return math.exp(mean) if mean < math.log(sys.float_info.max) else None
 
 
 def estimate(

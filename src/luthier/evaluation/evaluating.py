@@ -19,7 +19,7 @@ from luthier.evaluation.checks import (
     check_scorable,
     check_systems,
 )
-from luthier.evaluation.comparing import compare, estimate
+from luthier.evaluation.comparing import compare, estimate, perplexity
 from luthier.evaluation.deciding import PROMPTED, decide, strongest_prompt
 from luthier.evaluation.scorers import Scorer
 from luthier.evaluation.statistics import holm
@@ -94,7 +94,15 @@ def run_system(
         for scorer in scorers
     }
     observe(SystemFinished(predictor.name, seconds, estimates))
-    return SystemResult(predictor.name, kind, tuple(predictions), scores, estimates, seconds)
+    return SystemResult(
+        predictor.name,
+        kind,
+        tuple(predictions),
+        scores,
+        estimates,
+        seconds,
+        perplexity(predictions),
+    )
 
 
 def conclude(

@@ -73,6 +73,8 @@ class SystemResult:
     """Metric name -> one score per test row, in the order of the rows; None: not scorable."""
     estimates: dict[str, Estimate]
     seconds: float
+    perplexity: float | None
+    """Of the reference answers, over all their tokens; None when their loss is not known."""
 
 
 @dataclass(frozen=True, slots=True)

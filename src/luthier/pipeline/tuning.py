@@ -121,7 +121,7 @@ def _open_run(workspace: Workspace, prepared: Prepared) -> tuple[Run, bool]:
         for path, value in flatten(prepared.recipe).items()
     ]
     run = workspace.start(
-        prepared.recipe.name or prepared.recipe.data.train.stem,
+        prepared.recipe.name or prepared.recipe.data.train.stem[:64],
         {
             "recipe.yaml": prepared.text,
             "recipe.resolved.json": json.dumps(resolved, indent=1),

@@ -57,6 +57,13 @@ def difference_interval(low: float | None, high: float | None, unit: Unit) -> st
     return metric_interval(low, high, unit).removesuffix(f"{SPACE}%")
 
 
+def perplexity(value: float | None) -> str:
+    """A perplexity: two decimals, none where they would say nothing."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    return plain_number(value, 2 if value < 100 else 0)
+
+
 def p_value(value: float) -> str:
     """A p-value to three decimals, never as 0."""
     if not math.isfinite(value):

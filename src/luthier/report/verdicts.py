@@ -22,6 +22,7 @@ from luthier.report.numbers import (
     metric_interval,
     metric_value,
     p_value,
+    perplexity,
     signed_difference,
 )
 from luthier.report.pairing import OUTCOME_ORDER, Pairing, outcome_titles, row_outcomes
@@ -57,6 +58,7 @@ class ScoreRow:
     system: str
     is_tuned: bool
     cells: tuple[Cell, ...]
+    perplexity: str
     num_cut: str
     seconds: str
 
@@ -69,6 +71,7 @@ class Scores:
     primary: Metric
     method: str
     metrics: tuple[Metric, ...]
+    has_perplexity: bool
     rows: tuple[ScoreRow, ...]
 
 
@@ -139,7 +142,8 @@ def scores(evaluation: EvaluationResult, metric: Metric) -> Scores:
     best = {each.name: _best_value(evaluation.systems, each) for each in metrics}
     rows = tuple(_score_row(system, metrics, best) for system in evaluation.systems)
     method = estimates[0].method if estimates else ""
-    return Scores(score_bars(metric, bars), metric, method, metrics, rows)
+    has_perplexity = any(system.perplexity is not None for system in evaluation.systems)
+    return Scores(score_bars(metric, bars), metric, method, metrics, has_perplexity, rows)
 
 
 def compared(evaluation: EvaluationResult, pairing: Pairing) -> Compared | None:
@@ -208,6 +212,7 @@ def _score_row(
         system=system.name,
         is_tuned=system.kind == "tuned",
         cells=tuple(_cell(system, metric, best[metric.name]) for metric in metrics),
+        perplexity=perplexity(system.perplexity),
         num_cut=count(num_cut),
         seconds=duration(system.seconds),
     )
