@@ -1,6 +1,6 @@
 """Supervised fine-tuning beside TRL + PEFT: same rows, masks, steps and start; speed and memory.
 
-    python -m benchmarks.sft [--repeats 5] [--steps 8] [--workloads a b c]
+    python -m benchmarks.sft [--repeats 5] [--steps 10] [--workloads a b c]
 
 On each workload every TRL variant is first tried once; the fastest is "TRL tuned". Then Luthier,
 TRL as shipped and TRL tuned take turns, each measurement a fresh process. All must come to the same
@@ -43,7 +43,7 @@ def main() -> None:
     """Run all contenders on all workloads, and print and store the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--workloads", nargs="*", default=list(WORKLOADS), choices=WORKLOADS)
     parser.add_argument("--worker", nargs=3, metavar=("CONTENDER", "FOLDER", "MODEL"))
     arguments = parser.parse_args()
@@ -83,7 +83,10 @@ def compare(
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         write_rows(folder, model, rows, workload, min(SEARCH_STEPS, steps))
-        search = {variant: fresh(f"trl: {variant}", folder, model) for variant in TRL_VARIANTS}
+        search = {}
+        for variant in TRL_VARIANTS:
+            search[variant] = fresh(f"trl: {variant}", folder, model)
+            print(f"  tried {variant}: {search[variant].get('seconds')}", file=sys.stderr)
         tuned = min(search, key=lambda variant: search[variant].get("seconds", float("inf")))
         write_rows(folder, model, rows, workload, steps)
         contenders = {"luthier": "luthier", "trl": "trl", "trl tuned": f"trl: {tuned}"}
@@ -163,6 +166,9 @@ def report(workload: str, done: dict[str, Any]) -> None:
             f"({min(speeds):.0f}-{max(speeds):.0f}) {memory:11.2f} "
             f"{measured_runs[0]['held_out']:14.4f}"
         )
+    for name, measured_runs in runs.items():
+        losses = " ".join(f"{loss:.3f}" for loss in measured_runs[0]["losses"])
+        print(f"  losses of the first steps, {name}: {losses}")
     ours = runs["luthier"]
     for peer in ("trl", "trl tuned"):
         print(f"  {_ratio(ours, runs[peer])} {peer}; {_agreement(ours[0], runs[peer][0])}")

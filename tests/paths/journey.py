@@ -2,11 +2,15 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tiny import write_model
@@ -79,3 +83,23 @@ def luthier(folder: Path, *arguments: str, typed: str = "") -> Done:
     process = start(folder, *arguments)
     out, error = process.communicate(typed, timeout=300)
     return Done(process.returncode, out, error)
+
+
+@contextmanager
+def tiny_disk(place: Path, size: str) -> Iterator[Callable[[str], None]]:
+    """A disk of that size at `place`, and what makes it larger; skips the test without root."""
+
+    def mount(options: str) -> bool:
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    if not shutil.which("mount") or not mount(f"size={size}"):
+        pytest.skip("mounting a tiny disk needs root")
+    try:
+        yield (
+            lambda larger: (
+                pytest.fail("no more room") if not mount(f"remount,size={larger}") else None
+            )
+        )
+    finally:
+        subprocess.run(["umount", str(place)], check=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from journey import Done, luthier, rows, start, write_rows, write_task
+from journey import Done, luthier, rows, start, tiny_disk, write_rows, write_task
 from safetensors.torch import load_file
 
 import luthier as package
@@ -137,6 +137,27 @@ def test_killed_at_any_moment_the_same_command_resumes_to_the_same_weights(
     assert "going on with" in done.out
     expected, found = adapter_of(folder), adapter_of(killed)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+@pytest.mark.parametrize("kilobytes", [120, 240, 480])
+def test_a_full_disk_is_said_and_with_room_the_same_command_goes_on(
+    tmp_path: Path, kilobytes: int
+) -> None:
+    write_task(tmp_path)
+    place = tmp_path / "disk"
+    place.mkdir()
+    with tiny_disk(place, f"{kilobytes}k") as give_room:
+        command = ("train", "recipe.yaml", "--set", f"runtime.workspace={place}")
+        full = luthier(tmp_path, *command)
+        assert full.code == 2, full.out + full.error
+        assert "disk is full" in " ".join(full.error.split())
+        assert "Traceback" not in full.error
+        give_room("50m")
+        done = luthier(tmp_path, *command)
+        assert done.code == 0, done.error
+        (found,) = (place / "runs").iterdir()
+        assert json.loads((found / "run.json").read_text())["status"] == "finished"
+        assert not list(place.rglob("*.unfinished*"))
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
