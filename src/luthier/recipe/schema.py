@@ -193,7 +193,7 @@ class Recipe(Section):
     """Everything a run may be told."""
 
     name: str = Field(default="", max_length=64, pattern=r"^[A-Za-z0-9._-]*$")
-    """Name of the run; empty takes the recipe's file name."""
+    """Name of the run; empty takes the name of the file of training rows."""
     model: Model
     data: Data
     method: SFT = SFT()
