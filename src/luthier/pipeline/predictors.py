@@ -97,7 +97,9 @@ def choose_shots(train: Sequence[Chat], num_shots: int, seed: int) -> tuple[Chat
     """Training examples for the prompt: a fixed random choice, without equal answers if it can."""
     order = list(train)
     random.Random(f"{seed}/shots").shuffle(order)  # noqa: S311 - a choice, not a secret
-    distinct = {chat.target.content: chat for chat in reversed(order)}
-    chosen = [chat for chat in order if distinct[chat.target.content] is chat]
-    chosen += [chat for chat in order if chat not in chosen]
-    return tuple(chosen[:num_shots])
+    first_of_answer, others = [], []
+    seen: set[str] = set()
+    for chat in order:
+        (others if chat.target.content in seen else first_of_answer).append(chat)
+        seen.add(chat.target.content)
+    return tuple([*first_of_answer, *others][:num_shots])
