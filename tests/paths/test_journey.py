@@ -140,7 +140,7 @@ def test_killed_at_any_moment_the_same_command_resumes_to_the_same_weights(
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
-@pytest.mark.parametrize("kilobytes", [120, 240, 480])
+@pytest.mark.parametrize("kilobytes", [120, 240, 320])
 def test_a_full_disk_is_said_and_with_room_the_same_command_goes_on(
     tmp_path: Path, kilobytes: int
 ) -> None:

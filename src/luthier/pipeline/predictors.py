@@ -97,7 +97,8 @@ def choose_shots(train: Sequence[Chat], num_shots: int, seed: int) -> tuple[Chat
     """Training examples for the prompt: a fixed random choice, without equal answers if it can."""
     order = list(train)
     random.Random(f"{seed}/shots").shuffle(order)  # noqa: S311 - a choice, not a secret
-    first_of_answer, others = [], []
+    first_of_answer: list[Chat] = []
+    others: list[Chat] = []
     seen: set[str] = set()
     for chat in order:
         (others if chat.target.content in seen else first_of_answer).append(chat)
