@@ -47,7 +47,7 @@ def _run_luthier(rows: list[dict[str, Any]], model: Path, folder: Path) -> Train
     """Our loop, with the settings it would choose on this machine."""
     import torch
 
-    from luthier.models import attach, load_model, peak_memory, precision, probe_devices
+    from luthier.models import load_model, make_trainable, peak_memory, precision, probe_devices
     from luthier.recipe import LoRA, Training
     from luthier.runs import num_cores
     from luthier.tokens import Encoded
@@ -57,7 +57,7 @@ def _run_luthier(rows: list[dict[str, Any]], model: Path, folder: Path) -> Train
     torch.set_num_threads(num_cores())
     dtype = precision("bfloat16" if devices.has_bfloat16 else "float32")
     loaded = load_model(model, dtype=dtype, device=torch.device("cpu"))
-    loaded.network = attach(loaded.base, LoRA(rank=RANK, alpha=ALPHA, dropout=0.0), seed=0)
+    make_trainable(loaded, LoRA(rank=RANK, alpha=ALPHA, dropout=0.0), seed=0)
     _start_adapter(loaded.network)
     losses: list[float] = []
 

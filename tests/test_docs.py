@@ -11,7 +11,7 @@ import typer
 from pydantic import BaseModel
 
 from luthier.cli import app
-from luthier.recipe import RULES, Recipe
+from luthier.recipe import RULES, Recipe, arms, field_names, kind_of
 
 ROOT = Path(__file__).parents[1]
 NOTE = "<!-- Generated from the source by tests/test_docs.py; change it there. -->\n"
@@ -39,6 +39,8 @@ def told(kind: Any) -> str:
         return " or ".join(f"`{value}`" for value in get_args(kind))
     if get_origin(kind) is tuple:
         return f"list of {told(get_args(kind)[0]).replace(' or ', ', ')}"
+    if get_origin(kind) is dict:
+        return "mapping of names to numbers"
     return " or ".join(told(part) for part in get_args(kind))
 
 
@@ -58,11 +60,12 @@ def default(value: Any) -> str:
 
 def sections(recipe: type[BaseModel]) -> Iterator[str]:
     """One table a section of the recipe."""
-    for name, field in recipe.model_fields.items():
-        kind = field.annotation
-        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
-            continue
-        yield f"\n## {name}\n\n{kind.__doc__}\n\n| Field | Takes | Default | |\n|---|---|---|---|\n"
+    for name, kind in (
+        (n, arm) for n, f in recipe.model_fields.items() for arm in arms(f.annotation)
+    ):
+        title = f"{name}: {kind_of(kind)}" if kind_of(kind) else name
+        yield f"\n## {title}\n\n{kind.__doc__}\n\n| Field | Takes | Default | |\n"
+        yield "|---|---|---|---|\n"
         for leaf, content in kind.model_fields.items():
             takes = told(content.annotation).replace("|", "\\|") + limits(content.metadata)
             start = "required" if content.is_required() else default(content.default)
@@ -110,8 +113,7 @@ def test_the_reference_says_what_the_source_says(
 
 def test_every_command_and_field_that_the_readme_names_exists() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    known = {f"{section}.{leaf}" for section, field in Recipe.model_fields.items()
-             for leaf in getattr(field.annotation, "model_fields", {})}  # fmt: skip
+    known = set(field_names())
     for field in re.findall(r"--set ([a-z_.]+)=", readme):
         assert field in known
     group: Any = typer.main.get_command(app)

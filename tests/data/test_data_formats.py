@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luthier.data import Chat, Finding, Place, Row
+from luthier.data import Chat, Example, Finding, Place, Row
 from luthier.data.formats import FORMATS, convert, recognise
 
 
-def converted(fields: dict[str, Any]) -> tuple[Chat | None, list[str]]:
+def converted(fields: dict[str, Any]) -> tuple[Example | None, list[str]]:
     findings: list[Finding] = []
     row = Row(Place("rows.jsonl", 3), fields)
     layout = recognise(fields)
@@ -19,8 +19,8 @@ def converted(fields: dict[str, Any]) -> tuple[Chat | None, list[str]]:
     return convert(layout, row, findings.append), [str(finding) for finding in findings]
 
 
-def said(chat: Chat | None) -> list[tuple[str, str]]:
-    assert chat is not None
+def said(chat: Example | None) -> list[tuple[str, str]]:
+    assert isinstance(chat, Chat)
     return [(message.role, message.content) for message in chat.messages]
 
 

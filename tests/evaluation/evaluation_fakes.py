@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-from luthier.data import Chat, Message, Place, ToolCall
+from luthier.data import Chat, Example, Message, Place, ToolCall
 from luthier.evaluation import Kind, Metric, Prediction, SystemResult, estimate
 from luthier.recipe import Evaluation
 
@@ -38,7 +38,7 @@ class ScriptedPredictor:
     def enqueue(self, text: str, *, loss: float | None = None, stopped: bool = True) -> None:
         self._queue.append((text, loss, stopped))
 
-    def predict(self, examples: Sequence[Chat]) -> list[Prediction]:
+    def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         self.num_asked += len(examples)
         answers = [self._queue.popleft() for _ in examples]
         return [

@@ -16,7 +16,7 @@ from evaluation_fakes import (
     passes,
 )
 
-from luthier.data import Chat
+from luthier.data import Example
 from luthier.errors import ConfigError, EvaluationError
 from luthier.evaluation import (
     Kind,
@@ -153,14 +153,14 @@ def test_evaluating_at_once_equals_evaluating_in_parts() -> None:
 class Misordered(ScriptedPredictor):
     """Answers the right rows, the last one first."""
 
-    def predict(self, examples: Sequence[Chat]) -> list[Prediction]:
+    def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         return super().predict(examples)[::-1]
 
 
 class Forgetful(ScriptedPredictor):
     """Leaves out the last row."""
 
-    def predict(self, examples: Sequence[Chat]) -> list[Prediction]:
+    def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         return super().predict(examples[:-1])
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from luthier.models import LanguageModel, attach, load_model, pack
+from luthier.models import LanguageModel, load_model, make_trainable, pack
 from luthier.models import attention as attention_module
 from luthier.models import flat as flat_module
 from luthier.models.attention import FLAT, FlatLayout, attend
@@ -38,7 +38,7 @@ def model(
 ) -> LanguageModel:
     folder = write_model(tmp_path_factory.mktemp(request.param), request.param)
     loaded = load_model(folder, dtype=torch.float64, device=CPU)
-    loaded.network = attach(loaded.base, LoRA.model_validate({"rank": 4}), seed=1)
+    make_trainable(loaded, LoRA.model_validate({"rank": 4}), seed=1)
     with torch.no_grad():  # an adapter that starts at zero would hide half of the gradients
         for name, parameter in loaded.network.named_parameters():
             if parameter.requires_grad and "lora_B" in name:

@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from luthier.models import LanguageModel, attach, generate, load_model, pack, trained_parameters
+from luthier.models import (
+    LanguageModel,
+    generate,
+    load_model,
+    make_trainable,
+    pack,
+    trained_parameters,
+)
 from luthier.models.attention import FLAT
 from luthier.recipe import LoRA
 from tiny import FAMILIES, write_model
@@ -72,7 +79,7 @@ def test_progress_counts_up_to_all(model: LanguageModel) -> None:
 def test_an_adapter_that_changed_since_the_last_answer_counts(tmp_path: Path) -> None:
     model = load_model(write_model(tmp_path), dtype=torch.float32, device=torch.device("cpu"))
     before = [a.ids for a in generate(model, PROMPTS, max_new_tokens=4, stop_ids=())]
-    model.network = attach(model.base, LoRA.model_validate({"rank": 4}), seed=0)
+    make_trainable(model, LoRA.model_validate({"rank": 4}), seed=0)
     assert [a.ids for a in generate(model, PROMPTS, max_new_tokens=4, stop_ids=())] == before
     batch = pack([PROMPTS[1]], [PROMPTS[1]])
     losses = []

@@ -15,8 +15,8 @@ import yaml
 
 from tiny import write_model
 
-SETTINGS = {
-    "lora": {"rank": 4},
+SETTINGS: dict[str, dict[str, object]] = {
+    "tuning": {"rank": 4},
     "training": {"epochs": 2, "batch_size": 4, "learning_rate": 0.01, "evaluate_every": 3,
                  "checkpoint_every": 2},
     "evaluation": {"shots": [2], "max_new_tokens": 12, "resamples": 200},

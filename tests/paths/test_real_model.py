@@ -7,7 +7,7 @@ import pytest
 from transformers import AutoTokenizer
 
 import luthier
-from luthier.data import read_dataset
+from luthier.data import as_chat, read_dataset
 from luthier.errors import ModelError
 from luthier.models import ModelFolder, default_cache, resolve_source
 from luthier.recipe import read_recipe
@@ -30,7 +30,8 @@ def source() -> ModelFolder:
 
 def test_ids_equal_those_of_transformers_own_tokenizer(source: ModelFolder) -> None:
     ours, theirs = Tokenizer.load(source.path), AutoTokenizer.from_pretrained(source.path)
-    for chat in read_dataset(read_recipe(RECIPE).recipe.data).dataset.test[:50]:
+    for example in read_dataset(read_recipe(RECIPE).recipe.data).dataset.test[:50]:
+        chat = as_chat(example)
         messages = [{"role": m.role, "content": m.content} for m in chat.messages]
         text = theirs.apply_chat_template(messages, tokenize=False)
         expected = theirs(text, add_special_tokens=False)["input_ids"]

@@ -63,7 +63,7 @@ def test_values_know_their_line_and_overrides_win(tmp_path: Path) -> None:
         (MINIMAL + "training:\n  epochs: many\n", "expected a whole number, or 'auto'"),
         (MINIMAL + "training:\n  schedule: cosin\n", "expected 'cosine', 'linear' or 'constant'"),
         (MINIMAL + "training:\n  warmup_ratio: 2\n", "expected a value less than 1"),
-        (MINIMAL + "lora:\n  rank: yes\n", "YAML reads yes, no, on, off"),
+        (MINIMAL + "tuning:\n  rank: yes\n", "YAML reads yes, no, on, off"),
         (MINIMAL + "evaluation:\n  metrics: [exact, blue]\n", "evaluation.metrics is 'blue'"),
         (MINIMAL + "evaluation:\n  metrics: [regex]\n", "needs evaluation.pattern"),
         (MINIMAL + "evaluation:\n  metrics: [exact]\n  primary: json\n", "not among the metrics"),
@@ -82,7 +82,7 @@ def test_what_is_wrong_is_said_in_words(tmp_path: Path, text: str, message: str)
 
 def test_all_problems_come_at_once(tmp_path: Path) -> None:
     found = problems(
-        tmp_path, MINIMAL + "training:\n  epochs: -1\n  schedule: x\nlora:\n  rnk: 3\n"
+        tmp_path, MINIMAL + "training:\n  epochs: -1\n  schedule: x\ntuning:\n  rnk: 3\n"
     )
     assert "3 settings are wrong" in found
     for line in (":4:", ":5:", ":7:"):
@@ -140,7 +140,7 @@ def test_the_hash_covers_what_changes_results_and_nothing_else() -> None:
     known = recipe_hash(recipe_from(base).recipe)
     same = {**base, "name": "x", "runtime": {"workspace": "w", "cache": "c", "threads": 3}}
     assert recipe_hash(recipe_from(same).recipe) == known
-    for other in ({"training": {"seed": 1}}, {"lora": {"rank": 8}}, {"evaluation": {"limit": 5}}):
+    for other in ({"training": {"seed": 1}}, {"tuning": {"rank": 8}}, {"evaluation": {"limit": 5}}):
         assert recipe_hash(recipe_from({**base, **other}).recipe) != known
 
 

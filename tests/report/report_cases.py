@@ -6,7 +6,7 @@ import random
 from datetime import UTC, datetime
 from pathlib import Path
 
-from luthier.data import Chat, Message, Place
+from luthier.data import Chat, Example, Message, Place
 from luthier.evaluation.values import (
     Comparison,
     Estimate,
@@ -52,7 +52,7 @@ def chat(name: str, line: int, prompt: str, target: str, system: str = SYSTEM) -
 def system_result(
     name: str,
     kind: str,
-    chats: tuple[Chat, ...],
+    chats: tuple[Example, ...],
     answers: list[str],
     estimates: dict[str, Estimate],
 ) -> SystemResult:
@@ -69,7 +69,7 @@ def system_result(
 
 
 def comparison(
-    chats: tuple[Chat, ...], before: SystemResult, after: SystemResult, low: float, high: float
+    chats: tuple[Example, ...], before: SystemResult, after: SystemResult, low: float, high: float
 ) -> Comparison:
     """An exact-match comparison with an interval by hand."""
     pairs = list(zip(chats, before.scores["exact"], after.scores["exact"], strict=True))
@@ -171,7 +171,7 @@ def home_report(
 
 
 def _real_evaluation(
-    chats: tuple[Chat, ...],
+    chats: tuple[Example, ...],
     rng: random.Random,
     tuned_share: float,
     ends: tuple[float, float],
@@ -260,8 +260,8 @@ def _estimates(*numbers: tuple[float, float, float]) -> dict[str, Estimate]:
     }
 
 
-def _prose(chat: Chat, rng: random.Random) -> str:
-    command = chat.messages[1].content
+def _prose(chat: Example, rng: random.Random) -> str:
+    command = chat.prompt[-1].content
     return rng.choice((
         f"To {command}, you can use the following command:\n\n```json\n{{\n  \"command\": "
         f"\"{command}\"\n}}\n```",
@@ -270,7 +270,7 @@ def _prose(chat: Chat, rng: random.Random) -> str:
     ))  # fmt: skip
 
 
-def _answers(chats: tuple[Chat, ...], rng: random.Random, right: range) -> list[str]:
+def _answers(chats: tuple[Example, ...], rng: random.Random, right: range) -> list[str]:
     """The reference for as many rows, spread over the file, as `right` has; else a mistake."""
     return [
         chat.target.content if 37 * index % 150 in right else _mistake(chat, rng)
@@ -278,7 +278,7 @@ def _answers(chats: tuple[Chat, ...], rng: random.Random, right: range) -> list[
     ]
 
 
-def _mistake(chat: Chat, rng: random.Random) -> str:
+def _mistake(chat: Example, rng: random.Random) -> str:
     """One of the mistakes small models make."""
     value = json.loads(chat.target.content)
     slots = value["slots"]
@@ -319,9 +319,9 @@ _RECIPE: tuple[tuple[str, str | int | float | tuple[int | str, ...], str], ...] 
     ("data.train", "examples/smart-home/train.jsonl", "recipe.yaml:5"),
     ("data.test", "examples/smart-home/test.jsonl", "recipe.yaml:6"),
     ("data.format", "messages", "auto: every row has the field messages"),
-    ("lora.rank", 16, "default"),
-    ("lora.alpha", 32.0, "default"),
-    ("lora.targets", "all-linear", "default"),
+    ("tuning.rank", 16, "default"),
+    ("tuning.alpha", 32.0, "default"),
+    ("tuning.targets", "all-linear", "default"),
     ("training.epochs", 1, "recipe.yaml:9"),
     ("training.batch_size", 8, "auto: 1,792 rows give 224 steps"),
     ("training.max_length", 256, "auto: the longest row has 118 tokens"),

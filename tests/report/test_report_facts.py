@@ -69,11 +69,11 @@ def test_dropped_rows_are_listed_by_reason_and_counted_past_the_limit() -> None:
 def test_recipe_values_stand_in_their_sections() -> None:
     lines = (
         RecipeLine("name", "demo", "given"),
-        RecipeLine("lora.rank", 16, "default"),
-        RecipeLine("lora.alpha", 32.0, "--set"),
+        RecipeLine("tuning.rank", 16, "default"),
+        RecipeLine("tuning.alpha", 32.0, "--set"),
     )
     sections = recipe_sections(lines)
-    assert [name for name, _ in sections] == ["", "lora"]
+    assert [name for name, _ in sections] == ["", "tuning"]
     assert [(s.path, s.value, s.is_default) for s in sections[1][1]] == [
         ("rank", "16", True),
         ("alpha", "32", False),

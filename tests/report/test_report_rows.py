@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_cases import CHRF, EXACT, LOSS, SYSTEM, chat, small_evaluation, system_result
 
-from luthier.data import Chat, Message, Place, ToolCall
+from luthier.data import Chat, Message, Place, ToolCall, as_chat
 from luthier.evaluation.values import Estimate, EvaluationResult
 from luthier.report.differences import MAX_CHARACTERS
 from luthier.report.pairing import OUTCOME_ORDER, Pairing, pair_systems, row_outcomes
@@ -128,7 +128,7 @@ def test_an_answer_cut_at_the_limit_says_so_and_equal_json_says_so() -> None:
 
 def test_a_row_named_by_its_place_is_not_named_twice() -> None:
     evaluation = small_evaluation()
-    first = evaluation.examples[0]
+    first = as_chat(evaluation.examples[0])
     renamed = Chat("test.jsonl:1", Place("test.jsonl", 1), first.messages)
     evaluation = dataclasses.replace(evaluation, examples=(renamed, *evaluation.examples[1:]))
     rows = rows_side_by_side(evaluation, paired(evaluation)).rows

@@ -132,10 +132,10 @@ def test_the_ledger_accounts_for_every_row(tokenizer: Tokenizer) -> None:
     assert (ledger.num_rows, ledger.num_kept) == (3, 1)
     assert [(d.example_id, d.reason) for d in ledger.dropped] == [
         ("rows:2", "longer than 100 tokens"),
-        ("rows:3", "no turn to learn from"),
+        ("rows:3", "nothing to learn from"),
     ]
     assert ledger.num_supervised == split.encoded[0].num_supervised == len("b") + 1
-    assert ledger.num_tokens == ledger.longest == len(split.encoded[0].input_ids)
+    assert ledger.num_tokens == ledger.longest == split.encoded[0].num_tokens
     with pytest.raises(DataError, match=r"2 of 3 train rows cannot be used.*\n.*rows\.jsonl:2"):
         check_ledger(ledger, 0.5)
     check_ledger(ledger, 0.7)
@@ -150,7 +150,7 @@ def test_a_model_without_a_template_says_what_to_do(tmp_path: Path) -> None:
     write_tokenizer(tmp_path)
     (tmp_path / "chat_template.jinja").unlink()
     with pytest.raises(TemplateError, match="choose an instruct model"):
-        Tokenizer.load(tmp_path)
+        _ = Tokenizer.load(tmp_path).template
     chosen = tmp_path / "mine.jinja"
     chosen.write_text(CHATML)
     assert Tokenizer.load(tmp_path, chosen).template.source == CHATML

@@ -13,10 +13,11 @@ import torch
 from safetensors.torch import load_file
 
 from luthier.errors import CheckpointError, TrainingError
-from luthier.models import LanguageModel, attach, load_model, trained_parameters
+from luthier.models import LanguageModel, load_model, make_trainable, trained_parameters
 from luthier.recipe import LoRA, Training
 from luthier.tokens import IGNORED, Encoded
 from luthier.training import (
+    Measured,
     Outcome,
     Saved,
     StepDone,
@@ -49,7 +50,7 @@ def examples(count: int = 10) -> list[Encoded]:
 def tiny_model(folder: Path, dropout: float = 0.0) -> LanguageModel:
     model = load_model(folder, dtype=torch.float32, device=torch.device("cpu"))
     lora = LoRA.model_validate({"rank": 4, "dropout": dropout})
-    model.network = attach(model.base, lora, seed=0)
+    make_trainable(model, lora, seed=0)
     return model
 
 
@@ -62,7 +63,7 @@ def run(
     folder: Path,
     *,
     observe: Callable[[TrainingEvent], None] = lambda event: None,
-    validate: Callable[[], float] | None = None,
+    validate: Callable[[], Measured] | None = None,
     is_interrupted: Callable[[], bool] = lambda: False,
     rows: list[Encoded] | None = None,
     recipe_hash: str = "r",
@@ -165,7 +166,7 @@ def observe(event):
 
 torch.set_num_threads(1)
 model = tiny_model(Path(sys.argv[1]), dropout=0.2)
-run(model, Path(sys.argv[2]), validate=lambda: -validate(), observe=observe, epochs=4)
+run(model, Path(sys.argv[2]), validate=lambda: Measured(-validate(), {}), observe=observe, epochs=4)
 from safetensors.torch import save_file
 save_file({n: p.detach() for n, p in trained_parameters(model.network).items()}, sys.argv[3])
 """
@@ -219,11 +220,11 @@ def test_early_stopping_keeps_the_best_weights(folder: Path, tmp_path: Path) -> 
     at_best: list[dict[str, torch.Tensor]] = []
     losses = iter([3.0, 1.0, 2.0, 2.0, 2.0, 0.0])
 
-    def validate() -> float:
+    def validate() -> Measured:
         loss = next(losses)
         if loss == 1.0:
             at_best.append(weights_of(model))
-        return loss
+        return Measured(loss, {})
 
     events: list[TrainingEvent] = []
     outcome = run(

@@ -28,7 +28,7 @@ def preview(
     read = read_recipe(recipe, overrides)
     out = console()
     prepared = prepare(read, out.print)
-    chosen = list(prepared.train.encoded[:rows])
+    chosen = [s for example in prepared.train.encoded[:rows] for s in example.sequences]
     if html is not None:
         write_atomically(html, preview_page(prepared.tokenizer, chosen))
         out.print(f"Page {html}")

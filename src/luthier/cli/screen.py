@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 if TYPE_CHECKING:
     from luthier.evaluation import SystemFinished
     from luthier.pipeline import Answered, Event, Prepared
+    from luthier.recipe import Tuning
     from luthier.training import StepDone
 
 PLAIN_LINES = 20
@@ -143,10 +144,12 @@ def describe(prepared: "Prepared") -> list[str]:
         f"data  {train.num_kept:,} training, {prepared.validation.ledger.num_kept:,} validation, "
         f"{len(prepared.test):,} test rows; {train.num_tokens:,} training tokens, "
         f"{share:.0%} of them learnt",
-        f"steps {num_steps(recipe, train.num_kept):,} of {settled(recipe.training.batch_size)} "
+        f"steps {num_steps(recipe, len(prepared.train.encoded)):,} of "
+        f"{settled(recipe.training.batch_size)} "
         f"examples, {_counted(settled(recipe.training.epochs), 'epoch')}, "
-        f"learning rate {settled(recipe.training.learning_rate):g}, LoRA rank {recipe.lora.rank}, "
-        f"{settled(recipe.runtime.dtype)} on {settled(recipe.runtime.device)}",
+        f"learning rate {settled(recipe.training.learning_rate):g}, {recipe.method.kind}, "
+        f"{_tuning(recipe.tuning)}, {settled(recipe.runtime.dtype)} on "
+        f"{settled(recipe.runtime.device)}",
     ]
     for ledger in (train, prepared.validation.ledger):
         if ledger.dropped:
@@ -154,6 +157,19 @@ def describe(prepared: "Prepared") -> list[str]:
     if prepared.findings:
         lines.append(f"{len(prepared.findings)} warnings about rows; luthier check lists them")
     return lines
+
+
+def _tuning(tuning: "Tuning") -> str:
+    """What learns, in a few words."""
+    from luthier.recipe import LastLayers, LoRA
+
+    if isinstance(tuning, LoRA):
+        names = {"rslora": "rsLoRA", "dora": "DoRA"}
+        name = " + ".join(names[variant] for variant in tuning.variants) or "LoRA"
+        return f"{name} rank {tuning.rank}" + (", 4 bits" if tuning.quantize == "nf4" else "")
+    if isinstance(tuning, LastLayers):
+        return f"the last {_counted(tuning.count, 'block')}"
+    return "all weights" if tuning.kind == "full" else "the embeddings"
 
 
 def _counted(count: int, noun: str) -> str:

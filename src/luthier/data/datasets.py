@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from luthier.data.examples import Chat, Dataset, Finding, Split, canonical
+from luthier.data.examples import Dataset, Example, Finding, Split, canonical
 from luthier.data.formats import Format, convert, describe_formats, recognise
 from luthier.data.reading import hash_bytes, read_rows
 from luthier.data.splitting import limit_by_hash, prompt_key, split_by_hash
@@ -38,16 +38,17 @@ def read_dataset(data: Data) -> Reading:
     if data.test is not None:
         files["test"] = data.test
     read = {split: _read_file(path, data.format) for split, path in files.items()}
+    _check_one_kind({files[split]: file.examples for split, file in read.items()})
     findings = [finding for file in read.values() for finding in file.findings]
-    findings += _duplicate_ids([chat for file in read.values() for chat in file.chats])
+    findings += _duplicate_ids([example for file in read.values() for example in file.examples])
     splits = split_by_hash(
-        read["train"].chats,
+        read["train"].examples,
         0.0 if "validation" in files else data.validation_share,
         0.0 if "test" in files else data.test_share,
     )
     for split in ("validation", "test"):
         if split in read:
-            splits[split] = list(read[split].chats)
+            splits[split] = list(read[split].examples)
             findings += _leaks(splits["train"], splits[split])
     findings += _repeats(splits["train"])
     dataset = Dataset(
@@ -64,9 +65,20 @@ def read_dataset(data: Data) -> Reading:
     )
 
 
+def _check_one_kind(files: dict[Path, tuple[Example, ...]]) -> None:
+    """Raise DataError when one file holds chats and another preferences, say."""
+    kinds = {path: type(examples[0]) for path, examples in files.items() if examples}
+    if len(set(kinds.values())) > 1:
+        raise DataError(
+            "the files hold different kinds of examples",
+            accepted="one kind in all files",
+            details=[f"{path}: {kind.__name__.lower()} rows" for path, kind in kinds.items()],
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class _FileRead:
-    chats: tuple[Chat, ...]
+    examples: tuple[Example, ...]
     findings: tuple[Finding, ...]
     num_rows: int
     format: str
@@ -74,7 +86,7 @@ class _FileRead:
 
 def _read_file(path: Path, wanted: str) -> _FileRead:
     findings: list[Finding] = []
-    chats: list[Chat] = []
+    examples: list[Example] = []
     layout: Format | None = None
     num_rows = 0
     for row in read_rows(path, findings.append):
@@ -88,48 +100,48 @@ def _read_file(path: Path, wanted: str) -> _FileRead:
                 Finding(row.place, "unknown-layout", "", f"has the fields {fields}", accepted)
             )
             continue
-        chat = convert(layout, row, findings.append)
-        if chat is not None:
-            chats.append(chat)
+        example = convert(layout, row, findings.append)
+        if example is not None:
+            examples.append(example)
     if not num_rows and not findings:
         raise DataError("holds no row", where=str(path), accepted="one row a line")
-    return _FileRead(tuple(chats), tuple(findings), num_rows, layout.name if layout else "")
+    return _FileRead(tuple(examples), tuple(findings), num_rows, layout.name if layout else "")
 
 
-def _duplicate_ids(chats: Sequence[Chat]) -> list[Finding]:
-    first: dict[str, Chat] = {}
+def _duplicate_ids(examples: Sequence[Example]) -> list[Finding]:
+    first: dict[str, Example] = {}
     findings = []
-    for chat in chats:
-        earlier = first.setdefault(chat.id, chat)
-        if earlier is not chat:
-            found = f"is {chat.id!r}, as in {earlier.place}"
+    for example in examples:
+        earlier = first.setdefault(example.id, example)
+        if earlier is not example:
+            found = f"is {example.id!r}, as in {earlier.place}"
             findings.append(
-                Finding(chat.place, "duplicate-id", "id", found, "a distinct id for every row")
+                Finding(example.place, "duplicate-id", "id", found, "a distinct id for every row")
             )
     return findings
 
 
-def _leaks(train: Sequence[Chat], held_out: Sequence[Chat]) -> list[Finding]:
-    known = {prompt_key(chat): chat for chat in reversed(train)}
+def _leaks(train: Sequence[Example], held_out: Sequence[Example]) -> list[Finding]:
+    known = {prompt_key(example): example for example in reversed(train)}
     return [
-        _warning(chat, "leaked-prompt", f"asks the same as {known[key].place}",
+        _warning(example, "leaked-prompt", f"asks the same as {known[key].place}",
                  "held-out prompts that are not in the training rows")
-        for chat in held_out
-        if (key := prompt_key(chat)) in known
+        for example in held_out
+        if (key := prompt_key(example)) in known
     ]  # fmt: skip
 
 
-def _repeats(train: Sequence[Chat]) -> list[Finding]:
-    first: dict[str, Chat] = {}
+def _repeats(train: Sequence[Example]) -> list[Finding]:
+    first: dict[str, Example] = {}
     return [
-        _warning(chat, "repeated-row", f"says the same as {earlier.place}", "distinct rows")
-        for chat in train
-        if (earlier := first.setdefault(canonical(chat), chat)) is not chat
+        _warning(example, "repeated-row", f"says the same as {earlier.place}", "distinct rows")
+        for example in train
+        if (earlier := first.setdefault(canonical(example), example)) is not example
     ]
 
 
-def _warning(chat: Chat, name: str, found: str, accepted: str) -> Finding:
-    return replace(Finding(chat.place, name, "", found, accepted), severity="warning")
+def _warning(example: Example, name: str, found: str, accepted: str) -> Finding:
+    return replace(Finding(example.place, name, "", found, accepted), severity="warning")
 
 
 def refuse_errors(findings: Sequence[Finding]) -> None:

@@ -1,7 +1,8 @@
 """The typed values of the data room: rows as found, examples as meant, datasets as frozen.
 
-A `Row` is one line of a file with its position. A `Chat` is the one canonical training unit of
-generation: a conversation whose assistant turns are to be learnt. Every format read becomes chats.
+A `Row` is one line of a file with its position. Every format read becomes one kind of `Example`: a
+`Chat` whose assistant turns are to be learnt, a `Preference` of one answer over another, a `Rated`
+answer, or raw `Text`. All have a prompt and a target, which is what evaluation asks of them.
 Nothing here knows files, tokens or models.
 """
 
@@ -104,12 +105,101 @@ class Chat:
 
 
 @dataclass(frozen=True, slots=True)
-class Dataset:
-    """Chats in three splits, immutable, with the hash of what they say."""
+class Preference:
+    """A prompt and two answers, one of them preferred."""
 
-    train: tuple[Chat, ...]
-    validation: tuple[Chat, ...]
-    test: tuple[Chat, ...]
+    id: str
+    place: Place
+    prompt: tuple[Message, ...]
+    target: Message
+    """The chosen answer."""
+    rejected: Message
+    tools: tuple[dict[str, Any], ...] = ()
+    slices: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def chats(self) -> tuple[Chat, Chat]:
+        """The conversation with the chosen answer, and with the rejected one."""
+        chosen, rejected = (
+            Chat(self.id, self.place, (*self.prompt, answer), self.tools, self.slices)
+            for answer in (self.target, self.rejected)
+        )
+        return chosen, rejected
+
+
+@dataclass(frozen=True, slots=True)
+class Rated:
+    """A conversation whose last answer was marked good or bad."""
+
+    chat: Chat
+    is_good: bool
+
+    @property
+    def id(self) -> str:
+        """The row's own id, or its place in the file."""
+        return self.chat.id
+
+    @property
+    def place(self) -> Place:
+        """Where the row stands."""
+        return self.chat.place
+
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        """The messages before the rated answer."""
+        return self.chat.prompt
+
+    @property
+    def target(self) -> Message:
+        """The rated answer."""
+        return self.chat.target
+
+    @property
+    def tools(self) -> tuple[dict[str, Any], ...]:
+        """Tools the model may call."""
+        return self.chat.tools
+
+    @property
+    def slices(self) -> dict[str, str]:
+        """The row's remaining scalar columns."""
+        return self.chat.slices
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Raw text, every token of which is to be learnt."""
+
+    id: str
+    place: Place
+    text: str
+    slices: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        """Nothing comes before a text."""
+        return ()
+
+    @property
+    def target(self) -> Message:
+        """The text, as what a model is to find likely."""
+        return Message("assistant", self.text)
+
+    @property
+    def tools(self) -> tuple[dict[str, Any], ...]:
+        """A text calls no tools."""
+        return ()
+
+
+Example = Chat | Preference | Rated | Text
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Examples of one kind in three splits, immutable, with the hash of what they say."""
+
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    test: tuple[Example, ...]
     files: dict[str, str]
     """Path as given -> SHA-256 of the file's bytes."""
 
@@ -118,13 +208,41 @@ class Dataset:
         """SHA-256 over the canonical form of all splits; equal content, equal fingerprint."""
         digest = hashlib.sha256()
         for split in ("train", "validation", "test"):
-            for chat in getattr(self, split):
-                digest.update(f"{split}\x00{canonical(chat)}\n".encode())
+            for example in getattr(self, split):
+                digest.update(f"{split}\x00{canonical(example)}\n".encode())
         return digest.hexdigest()
 
 
-def canonical(chat: Chat) -> str:
-    """The chat's content as one line of JSON with sorted keys; ids and places left out."""
+def as_chat(example: Example) -> Chat:
+    """The conversation with an example's reference answer."""
+    match example:
+        case Preference():
+            return example.chats[0]
+        case Rated():
+            return example.chat
+        case Chat():
+            return example
+        case Text():
+            raise TypeError(f"{example.id} is a raw text, which is no conversation")
+
+
+def canonical(example: Example) -> str:
+    """The example's content as one line of JSON with sorted keys; ids and places left out."""
+    content: dict[str, Any]
+    match example:
+        case Chat():
+            content = _chat_content(example)
+        case Rated():
+            content = {**_chat_content(example.chat), "is_good": example.is_good}
+        case Preference():
+            chosen, rejected = (_chat_content(chat) for chat in example.chats)
+            content = {**chosen, "rejected": rejected["messages"][-1]}
+        case Text():
+            content = {"text": example.text}
+    return json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def _chat_content(chat: Chat) -> dict[str, Any]:
     messages = [
         {
             "role": message.role,
@@ -136,5 +254,4 @@ def canonical(chat: Chat) -> str:
         }
         for message in chat.messages
     ]
-    content = {"messages": messages, "tools": chat.tools}
-    return json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return {"messages": messages, "tools": chat.tools}

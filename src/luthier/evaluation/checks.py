@@ -8,7 +8,7 @@ after it wrong.
 from collections.abc import Sequence
 from math import isfinite
 
-from luthier.data import Chat
+from luthier.data import Example, Preference
 from luthier.errors import ConfigError, EvaluationError
 from luthier.evaluation.scorers import Scorer
 from luthier.evaluation.values import Metric, Prediction, SystemResult
@@ -16,7 +16,7 @@ from luthier.evaluation.values import Metric, Prediction, SystemResult
 MAX_LISTED = 5
 
 
-def check_examples(examples: Sequence[Chat]) -> None:
+def check_examples(examples: Sequence[Example]) -> None:
     """There is at least one row, and no id comes twice."""
     if not examples:
         raise EvaluationError(
@@ -34,14 +34,11 @@ def check_examples(examples: Sequence[Chat]) -> None:
         )
 
 
-def check_scorable(scorers: Sequence[Scorer], examples: Sequence[Chat]) -> None:
+def check_scorable(scorers: Sequence[Scorer], examples: Sequence[Example]) -> None:
     """Every metric can judge at least one of the rows."""
     for scorer in scorers:
         # A metric that cannot even judge the target as an answer can judge nothing.
-        perfect = (
-            scorer.score(Prediction(x.id, x.target.content, True, 0, target_loss=0.0), x.target)
-            for x in examples
-        )
+        perfect = (scorer.score(_ideal(x), x.target) for x in examples)
         if all(score is None for score in perfect):
             raise ConfigError(
                 f"{scorer.metric.name} cannot judge any of the {len(examples)} held-out answers",
@@ -52,8 +49,20 @@ def check_scorable(scorers: Sequence[Scorer], examples: Sequence[Chat]) -> None:
             )
 
 
+def _ideal(example: Example) -> Prediction:
+    """The prediction of a model that answers as the target does."""
+    return Prediction(
+        example.id,
+        example.target.content,
+        stopped=True,
+        num_tokens=0,
+        target_loss=0.0,
+        rejected_loss=1.0 if isinstance(example, Preference) else None,
+    )
+
+
 def check_predictions(
-    name: str, examples: Sequence[Chat], predictions: Sequence[Prediction]
+    name: str, examples: Sequence[Example], predictions: Sequence[Prediction]
 ) -> None:
     """One prediction per row, in order, with finite losses."""
     asked, answered = [x.id for x in examples], [p.example_id for p in predictions]
@@ -70,7 +79,7 @@ def check_predictions(
 
 
 def check_systems(
-    examples: Sequence[Chat], systems: Sequence[SystemResult], metrics: Sequence[Metric]
+    examples: Sequence[Example], systems: Sequence[SystemResult], metrics: Sequence[Metric]
 ) -> None:
     """Finished systems are on these rows, fully scored, told apart, and one is tuned at most."""
     asked = [example.id for example in examples]

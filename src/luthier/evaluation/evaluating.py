@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from luthier.data import Chat
+from luthier.data import Example
 from luthier.errors import EvaluationError
 from luthier.evaluation.checks import (
     check_examples,
@@ -60,7 +60,7 @@ Observe = Callable[[SystemStarted | SystemFinished], None]
 def run_system(
     predictor: Predictor,
     kind: Kind,
-    examples: Sequence[Chat],
+    examples: Sequence[Example],
     scorers: Sequence[Scorer],
     evaluation: Evaluation,
     *,
@@ -106,7 +106,7 @@ def run_system(
 
 
 def conclude(
-    examples: Sequence[Chat],
+    examples: Sequence[Example],
     systems: Sequence[SystemResult],
     metrics: Sequence[Metric],
     evaluation: Evaluation,
@@ -144,7 +144,7 @@ def conclude(
 
 def evaluate(
     predictors: Sequence[tuple[Predictor, Kind]],
-    examples: Sequence[Chat],
+    examples: Sequence[Example],
     scorers: Sequence[Scorer],
     evaluation: Evaluation,
     *,

@@ -61,6 +61,19 @@ class LossScorer:
         return prediction.target_loss
 
 
+@dataclass(frozen=True, slots=True)
+class PreferenceScorer:
+    """1 when the model finds the chosen answer likelier per token than the rejected one."""
+
+    metric: Metric
+
+    def score(self, prediction: Prediction, target: Message) -> float | None:
+        """What the two losses say, or None when either is not known."""
+        if prediction.target_loss is None or prediction.rejected_loss is None:
+            return None
+        return float(prediction.target_loss < prediction.rejected_loss)
+
+
 def judge_exact(answer: str, target: str) -> float:
     """1 when the texts agree but for outer whitespace, or are equal JSON objects or arrays.
 
@@ -165,6 +178,9 @@ SCORERS: Mapping[str, Callable[[Evaluation], Scorer]] = {
     "chrf": _always(TextScorer(Metric("chrf", "chrF", "number", True, "points"), judge_chrf)),
     "rouge_l": _always(
         TextScorer(Metric("rouge_l", "ROUGE-L", "number", True, "share"), judge_rouge_l)
+    ),
+    "preference": _always(
+        PreferenceScorer(Metric("preference", "chosen answer likelier", "pass_fail", True, "share"))
     ),
     "loss": _always(LossScorer(Metric("loss", "loss", "number", False, "nats"))),
 }

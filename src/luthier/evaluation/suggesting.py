@@ -1,13 +1,15 @@
 """Which metrics fit the data, when the recipe leaves it open.
 
-The targets of the held-out rows come in, names of metrics go out, the primary one first, with the
-reason in words for the recipe's record. Looks at nothing but the text of the targets.
+The held-out rows come in, names of metrics go out, the primary one first, with the
+reason in words for the recipe's record. Looks at nothing but
+their kind and the text of their targets.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from luthier.data import Example, Preference, Text
 from luthier.errors import EvaluationError
 from luthier.evaluation.json_answers import read_json
 from luthier.recipe import MetricName
@@ -28,7 +30,17 @@ class Suggestion:
     reason: str
 
 
-def suggest_metrics(targets: Sequence[str]) -> Suggestion:
+def suggest_metrics(examples: Sequence[Example]) -> Suggestion:
+    """Choose metrics by the kind of the examples and what their reference answers look like."""
+    if examples and all(isinstance(example, Text) for example in examples):
+        return Suggestion(("loss",), "raw text has no answers to compare")
+    by_text = suggest_by_text([example.target.content for example in examples])
+    if all(isinstance(example, Preference) for example in examples):
+        return Suggestion(("preference", *by_text.metrics), f"preferences; {by_text.reason}")
+    return by_text
+
+
+def suggest_by_text(targets: Sequence[str]) -> Suggestion:
     """Choose metrics by what the reference answers look like."""
     if not targets:
         raise EvaluationError(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from luthier.data import Chat
+from luthier.data import Example
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,8 @@ class Prediction:
     target_loss: float | None = None
     """Mean negative log-likelihood of the reference answer in nats per token, if known."""
     target_tokens: int | None = None
+    rejected_loss: float | None = None
+    """The same for the rejected answer of a preference, if there is one."""
 
 
 class Predictor(Protocol):
@@ -33,7 +35,7 @@ class Predictor(Protocol):
         """Name of the system in tables, such as "4 examples in the prompt"."""
         ...
 
-    def predict(self, examples: Sequence[Chat]) -> list[Prediction]:
+    def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         """One prediction per example, in the same order."""
         ...
 
@@ -118,7 +120,7 @@ class EvaluationResult:
 
     metrics: tuple[Metric, ...]
     primary: str
-    examples: tuple[Chat, ...]
+    examples: tuple[Example, ...]
     systems: tuple[SystemResult, ...]
     comparisons: tuple[Comparison, ...]
     verdict: Verdict | None

@@ -4,11 +4,18 @@ Importing this room loads nothing; each name loads its module when first used, s
 cached model needs no torch.
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from luthier.models.adapters import attach, load_adapter, save_adapter, trained_parameters
+    from luthier.models.adapters import (
+        load_adapter,
+        make_trainable,
+        merge_adapter,
+        save_adapter,
+        save_model,
+    )
     from luthier.models.devices import (
         Devices,
         choose_device,
@@ -18,20 +25,30 @@ if TYPE_CHECKING:
     )
     from luthier.models.flat import FlatBatch, pack
     from luthier.models.generation import Generated, generate
-    from luthier.models.head import HeadLoss, head_loss
+    from luthier.models.head import Head, HeadLoss, head_loss
     from luthier.models.loading import LanguageModel, load_model
-    from luthier.models.losses import answer_losses, mean_loss
-    from luthier.models.sources import ModelFolder, default_cache, resolve_source
+    from luthier.models.losses import answer_losses
+    from luthier.models.sources import (
+        ModelFolder,
+        adapter_size,
+        default_cache,
+        resolve_source,
+    )
+    from luthier.models.trained import TrainedWeights, trained_parameters
+
+# PEFT imports bitsandbytes where it is installed, which warns of a kernel that training never uses.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 _MODULES = {
-    "adapters": ("attach", "load_adapter", "save_adapter", "trained_parameters"),
+    "adapters": ("load_adapter", "make_trainable", "merge_adapter", "save_adapter", "save_model"),
     "devices": ("Devices", "choose_device", "peak_memory", "precision", "probe_devices"),
     "flat": ("FlatBatch", "pack"),
     "generation": ("Generated", "generate"),
-    "head": ("HeadLoss", "head_loss"),
+    "head": ("Head", "HeadLoss", "head_loss"),
     "loading": ("LanguageModel", "load_model"),
-    "losses": ("answer_losses", "mean_loss"),
-    "sources": ("ModelFolder", "default_cache", "resolve_source"),
+    "losses": ("answer_losses",),
+    "trained": ("TrainedWeights", "trained_parameters"),
+    "sources": ("ModelFolder", "adapter_size", "default_cache", "resolve_source"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -39,24 +56,28 @@ __all__ = [
     "Devices",
     "FlatBatch",
     "Generated",
+    "Head",
     "HeadLoss",
     "LanguageModel",
     "ModelFolder",
+    "TrainedWeights",
+    "adapter_size",
     "answer_losses",
-    "attach",
     "choose_device",
     "default_cache",
     "generate",
     "head_loss",
     "load_adapter",
     "load_model",
-    "mean_loss",
+    "make_trainable",
+    "merge_adapter",
     "pack",
     "peak_memory",
     "precision",
     "probe_devices",
     "resolve_source",
     "save_adapter",
+    "save_model",
     "trained_parameters",
 ]
 

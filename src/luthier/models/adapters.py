@@ -1,13 +1,17 @@
-"""LoRA on a frozen model, through PEFT, computed in the frozen weights' precision.
+"""What learns: low-rank adapters on a frozen model, all of its weights, or some of them.
 
-PEFT keeps the adapter's weights in float32 and would convert every input to float32 for them;
-`LeanLoraLinear` converts the two small matrices to the input's dtype instead, which is several
-times less work on a CPU with bfloat16 instructions. What is saved is an ordinary PEFT adapter.
+LoRA goes through PEFT, computed in the frozen weights' precision. PEFT keeps the adapter's weights
+in float32 and would convert every input to float32 for them; `LeanLoraLinear` converts the two
+small matrices to the input's dtype instead, which is several times less work on a CPU with bfloat16
+instructions. What is saved is an ordinary PEFT adapter.
 """
 
+import re
+import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,11 +21,12 @@ from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from luthier.errors import ModelError
 from luthier.models.lean import lora_linear
 from luthier.models.loading import LanguageModel
-from luthier.recipe import LoRA
+from luthier.recipe import Embeddings, Full, LoRA, Tuning, settled
 
 
 class LeanLoraLinear(LoraLinear):
@@ -79,17 +84,38 @@ def fixed_adapters(network: nn.Module) -> Iterator[None]:
             layer.keep_matrices(False)
 
 
-def attach(model: PreTrainedModel, lora: LoRA, seed: int) -> PeftModel:
-    """Freeze the model and add trainable float32 adapters; equal seeds start equal adapters.
+def make_trainable(model: LanguageModel, tuning: Tuning, seed: int) -> None:
+    """Thaw or add the weights that are to learn; equal seeds start equal adapters.
 
-    Raises ModelError when a target names no linear layer.
+    A model that already carries a trainable adapter keeps it. Raises ModelError when the tuning
+    names what the model does not have.
     """
+    if isinstance(tuning, LoRA):
+        if not isinstance(model.network, PeftModel):
+            model.network = _attach(model.base, tuning, seed)
+    elif isinstance(tuning, Full):
+        model.base.requires_grad_(True)
+    elif isinstance(tuning, Embeddings):
+        model.base.get_input_embeddings().requires_grad_(True)
+    else:
+        _thaw_last(model.base, tuning.count)
+
+
+def _attach(model: PreTrainedModel, lora: LoRA, seed: int) -> PeftModel:
+    """The frozen model with trainable float32 adapters."""
+    ranks = _ranks(model, lora)
+    rank = max(ranks.values())
+    different = {re.escape(name): r for name, r in ranks.items() if r != rank}
     config = LoraConfig(
         task_type="CAUSAL_LM",
-        r=lora.rank,
+        r=rank,
         lora_alpha=lora.alpha,  # type: ignore[arg-type] # PEFT divides it; floats are fine
         lora_dropout=lora.dropout,
-        target_modules=_targets(model, lora),
+        target_modules=_shortest(ranks, model),
+        rank_pattern=different,
+        use_rslora="rslora" in lora.variants,
+        use_dora="dora" in lora.variants,
+        fan_in_fan_out=any(isinstance(m, Conv1D) for m in model.modules()),
     )
     config._register_custom_module({nn.Linear: LeanLoraLinear})
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -99,24 +125,85 @@ def attach(model: PreTrainedModel, lora: LoRA, seed: int) -> PeftModel:
         return get_peft_model(model, config, autocast_adapter_dtype=True)
 
 
-def _targets(model: PreTrainedModel, lora: LoRA) -> list[str]:
-    """Names of the linear layers that get an adapter, without the head."""
+def linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
+    """Full name -> linear layer, without the head."""
     head = model.get_output_embeddings()
-    names = {
-        name.rsplit(".", 1)[-1]
+    return {
+        name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module is not head
+        if isinstance(module, nn.Linear | Conv1D) and module is not head
     }
+
+
+def _ranks(model: PreTrainedModel, lora: LoRA) -> dict[str, int]:
+    """Full name of each layer that gets an adapter -> its rank."""
+    layers, rank = linear_layers(model), settled(lora.rank)
     if lora.targets == "all-linear":
-        return sorted(names)
-    unknown = sorted(set(lora.targets) - names)
-    if unknown:
-        raise ModelError(
-            f"this model has no linear layer called {', '.join(unknown)}",
-            where="lora.targets",
-            accepted=f"all-linear, or some of {', '.join(sorted(names))}",
+        ranks = dict.fromkeys(layers, rank)
+    else:
+        wanted = (
+            lora.targets if isinstance(lora.targets, dict) else dict.fromkeys(lora.targets, rank)
         )
-    return list(lora.targets)
+        ranks = {}
+        for pattern, own in wanted.items():
+            matching = [name for name in layers if _matches(name, pattern)]
+            if not matching:
+                raise _no_such_layer(pattern, layers)
+            ranks |= dict.fromkeys(matching, own)
+    for name, own in ranks.items():
+        smallest = min(layers[name].weight.shape)  # type: ignore[arg-type]
+        if own > smallest:
+            raise ModelError(
+                f"rank {own} is larger than {name}, whose smaller side is {smallest}",
+                where="tuning.rank",
+                accepted=f"at most {smallest} for this layer",
+            )
+    return ranks
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Whether a layer's full name ends in the pattern, by whole parts; * stands for anything."""
+    parts = name.split(".")
+    return any(fnmatchcase(".".join(parts[i:]), pattern) for i in range(len(parts)))
+
+
+def _no_such_layer(pattern: str, layers: Iterable[str]) -> ModelError:
+    known = sorted({name.rsplit(".", 1)[-1] for name in layers})
+    return ModelError(
+        f"this model has no linear layer called {pattern}",
+        where="tuning.targets",
+        accepted=f"all-linear, or some of {', '.join(known)}, or longer names such as "
+        f"{next(iter(layers))} with * for anything",
+    )
+
+
+def _shortest(ranks: dict[str, int], model: PreTrainedModel) -> list[str]:
+    """Target names for PEFT: last parts where they say the same as the full names."""
+    short = {name.rsplit(".", 1)[-1] for name in ranks}
+    meant = {name for name in linear_layers(model) if name.rsplit(".", 1)[-1] in short}
+    return sorted(short if meant == set(ranks) else ranks)
+
+
+def _thaw_last(model: PreTrainedModel, count: int) -> None:
+    """Let the last blocks and the final norm learn."""
+    name, blocks = next(
+        (name, module)
+        for name, module in model.base_model.named_modules()
+        if isinstance(module, nn.ModuleList)
+    )
+    if count > len(blocks):
+        raise ModelError(
+            f"the model has {len(blocks)} blocks",
+            where="tuning.count",
+            accepted=f"1 to {len(blocks)}",
+        )
+    for block in blocks[len(blocks) - count :]:
+        block.requires_grad_(True)
+    # What stands beside the blocks and is no embedding: the final norm.
+    beside = [m for n, m in model.base_model.named_children() if n != name.split(".")[0]]
+    for module in beside:
+        if not any(isinstance(part, nn.Embedding) for part in module.modules()):
+            module.requires_grad_(True)
 
 
 def save_adapter(model: LanguageModel, folder: Path) -> None:
@@ -125,22 +212,36 @@ def save_adapter(model: LanguageModel, folder: Path) -> None:
     model.network.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
 
 
-def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
-    """The frozen model with a saved adapter on it, for prediction.
+def save_model(model: LanguageModel, folder: Path, source: Path) -> None:
+    """Write a whole model as a folder like `source`: its weights (safetensors) and other files."""
+    model.base.save_pretrained(str(folder))
+    for file in source.iterdir():
+        is_written = (folder / file.name).exists() and file.name != "config.json"
+        is_weights = file.suffix in (".safetensors", ".bin", ".gguf") or ".index." in file.name
+        if file.is_file() and not is_written and not is_weights:
+            shutil.copyfile(file, folder / file.name)
+
+
+def load_adapter(model: PreTrainedModel, folder: Path, *, is_trainable: bool = False) -> PeftModel:
+    """The frozen model with a saved adapter on it, for prediction or to go on learning.
 
     Raises ModelError when the folder holds no adapter for this model.
     """
     try:
         config = LoraConfig.from_pretrained(str(folder))
-        config.inference_mode = True
+        config.inference_mode = not is_trainable
         config._register_custom_module({nn.Linear: LeanLoraLinear})
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-            return PeftModel.from_pretrained(model, str(folder), config=config)
+            return PeftModel.from_pretrained(
+                model, str(folder), config=config, is_trainable=is_trainable
+            )
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"holds no usable adapter: {error}", where=str(folder)) from error
 
 
-def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Name -> parameter of everything that learns, in the model's order."""
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+def merge_adapter(model: LanguageModel, folder: Path) -> None:
+    """Add a saved adapter's update to the weights, rounded once to their precision."""
+    model.base = load_adapter(model.base, folder).merge_and_unload()
+    model.network = model.base
+    model.base.requires_grad_(False)

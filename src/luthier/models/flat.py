@@ -39,6 +39,7 @@ class FlatBatch:
     """[S] int64: number of the sequence the prediction belongs to."""
     num_tokens: int
     """Tokens of the sequences as they came, shared or not: what throughput counts."""
+    num_sequences: int
 
     def to(self, device: torch.device) -> "FlatBatch":
         """The same batch on another device."""
@@ -52,6 +53,7 @@ class FlatBatch:
             self.targets.to(device, non_blocking=True),
             self.owners.to(device, non_blocking=True),
             self.num_tokens,
+            self.num_sequences,
         )
 
 
@@ -102,7 +104,20 @@ def pack(
         targets=torch.tensor(targets, dtype=torch.int64),
         owners=torch.tensor(owners, dtype=torch.int64),
         num_tokens=sum(len(ids) for ids in input_ids),
+        num_sequences=len(input_ids),
     )
+
+
+def cut_in_order(lengths: Sequence[int], budget: int) -> list[tuple[int, int]]:
+    """Ranges [start, end) of neighbours of at most `budget` tokens together."""
+    ranges: list[tuple[int, int]] = []
+    start, filled = 0, 0
+    for i, length in enumerate(lengths):
+        if i > start and filled + length > budget:
+            ranges.append((start, i))
+            start, filled = i, 0
+        filled += length
+    return [*ranges, (start, len(lengths))] if lengths else []
 
 
 def _plant(

@@ -36,7 +36,7 @@ def bytes_per_token(model: LanguageModel) -> int:
     config = model.base.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return int(2 * config.num_hidden_layers * heads * width * model.head.element_size())
+    return int(2 * config.num_hidden_layers * heads * width * model.head.weight.element_size())
 
 
 @dataclass(slots=True)

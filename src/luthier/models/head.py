@@ -1,13 +1,17 @@
 """The language-model head and its loss, over supervised positions only, in bounded chunks.
 
-Logits of a chunk live only long enough to give the loss and its gradient: the gradient with respect
-to the hidden states is formed in the forward pass, so that no logits are kept or computed twice.
-The same code serves training and the loss of reference answers.
+Logits of a chunk live only long enough to give losses and gradients. Where the weight of every
+position is known beforehand (`head_loss`), the gradient is formed in the forward pass, so that no
+logits are kept or computed twice; where a loss is made of the log-likelihoods themselves
+(`token_losses`), the backward pass computes them again. The same code serves training, preference
+objectives and the loss of reference answers.
 
 Shapes: S supervised positions, H hidden width, V vocabulary, C rows of a chunk.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -19,6 +23,36 @@ BLOCK_ROWS = 8
 """Rows whose softmax is taken at once in float32 on a CPU, so that it stays in the cache."""
 
 
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What turns hidden states into logits: cap(scale x (hidden W^T + bias))."""
+
+    weight: Tensor
+    """[V, H]."""
+    bias: Tensor | None = None
+    """[V]."""
+    scale: float = 1.0
+    """Some architectures scale their logits (Cohere, Granite)."""
+    cap: float | None = None
+    """Others bound them: cap x tanh(logits / cap) (Gemma 2)."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits [C, V] of hidden states [C, H], in their dtype; the memory is new."""
+        logits = hidden @ self.weight.t()
+        if self.bias is not None:
+            logits += self.bias
+        if self.scale != 1:
+            logits *= self.scale
+        if self.cap is not None:
+            logits.div_(self.cap).tanh_().mul_(self.cap)
+        return logits
+
+    def detached(self) -> "Head":
+        """The same head, outside of any graph."""
+        bias = None if self.bias is None else self.bias.detach()
+        return Head(self.weight.detach(), bias, self.scale, self.cap)
+
+
 class HeadLoss(NamedTuple):
     """Losses of supervised positions: the weighted sum to minimise, and each position's own."""
 
@@ -28,16 +62,22 @@ class HeadLoss(NamedTuple):
     """Negative log-likelihood in nats per position [S], float32, detached."""
 
 
-def head_loss(
-    hidden: Tensor, weight: Tensor, targets: Tensor, weights: Tensor, scale: float = 1.0
-) -> HeadLoss:
+def head_loss(hidden: Tensor, head: Head, targets: Tensor, weights: Tensor) -> HeadLoss:
     """Cross-entropy of hidden states against target ids, through a frozen or trained head.
 
-    hidden [S, H], weight [V, H], targets [S] int64, weights [S] float32; `scale` multiplies the
-    logits (some architectures do). Computed in the dtype of `hidden`, summed in float32.
+    hidden [S, H], targets [S] int64, weights [S] float32. Computed in the dtype of `hidden`, summed
+    in float32.
     """
-    total, each = _ChunkedHeadLoss.apply(hidden, weight, targets, weights, scale)  # type: ignore[no-untyped-call]
+    total, each = _HeadLoss.apply(hidden, head.weight, head.bias, head, targets, weights)  # type: ignore[no-untyped-call]
     return HeadLoss(total, each)
+
+
+def token_losses(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
+    """Negative log-likelihood in nats per position [S], float32, differentiable.
+
+    hidden [S, H], targets [S] int64.
+    """
+    return cast(Tensor, _TokenLosses.apply(hidden, head.weight, head.bias, head, targets))  # type: ignore[no-untyped-call]
 
 
 def rows_of_chunk(vocabulary: int, element_size: int) -> int:
@@ -45,52 +85,112 @@ def rows_of_chunk(vocabulary: int, element_size: int) -> int:
     return max(16, CHUNK_BYTES // (element_size * vocabulary))
 
 
-class _ChunkedHeadLoss(torch.autograd.Function):
+def _chunks(head: Head, num_rows: int) -> Iterator[slice]:
+    step = rows_of_chunk(len(head.weight), head.weight.element_size())
+    for start in range(0, num_rows, step):
+        yield slice(start, start + step)
+
+
+class _Gradients:
+    """Gradients of hidden states, weight and bias, gathered over chunks."""
+
+    def __init__(self, needs: tuple[bool, ...], hidden: Tensor, head: Head) -> None:
+        self.hidden = torch.empty_like(hidden) if needs[0] else None
+        # Summed over chunks: float32 keeps the sum exact.
+        self.weight = _wide_zeros(head.weight) if needs[1] else None
+        self.bias = _wide_zeros(head.bias) if needs[2] and head.bias is not None else None
+
+    def add(self, rows: slice, slopes: Tensor, hidden: Tensor, head: Head) -> None:
+        """Take in the slopes [C, V] of a chunk."""
+        if self.hidden is not None:
+            torch.mm(slopes, head.weight, out=self.hidden[rows])
+        if self.weight is not None:
+            self.weight += (slopes.t() @ hidden[rows]).to(self.weight.dtype)
+        if self.bias is not None:
+            self.bias += slopes.sum(0, dtype=self.bias.dtype)
+
+
+def _wide_zeros(x: Tensor) -> Tensor:
+    return torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
+
+
+class _HeadLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, weights: Tensor,
-                scale: float) -> tuple[Tensor, Tensor]:  # fmt: skip
-        needs_hidden, needs_weight = hidden.requires_grad, weight.requires_grad
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, head: Head,
+                targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:  # fmt: skip
+        head = head.detached()
         each = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
-        grad_hidden = torch.empty_like(hidden) if needs_hidden else None
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
-        step = rows_of_chunk(len(weight), weight.element_size())
-        for start in range(0, len(targets), step):
-            rows = slice(start, start + step)
-            logits = hidden[rows] @ weight.t()
-            each[rows] = _to_slopes(logits, targets[rows], weights[rows], scale)
-            if grad_hidden is not None:
-                grad_hidden[rows] = logits @ weight
-            if grad_weight is not None:
-                grad_weight += (logits.t() @ hidden[rows]).float()
-        ctx.save_for_backward(grad_hidden, grad_weight)
-        ctx.weight_dtype = weight.dtype
+        gradients = _Gradients(ctx.needs_input_grad[:3], hidden, head)
+        for rows in _chunks(head, len(targets)):
+            logits = head.logits(hidden[rows])
+            each[rows] = _to_slopes(logits, targets[rows], weights[rows], head)
+            gradients.add(rows, logits, hidden, head)
+        ctx.save_for_backward(gradients.hidden, gradients.weight, gradients.bias)
+        ctx.dtype = weight.dtype
         ctx.mark_non_differentiable(each)
         return (each * weights).sum(), each
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        grad_hidden, grad_weight = ctx.saved_tensors
         factor = gradients[0]
-        if grad_hidden is not None:
+        hidden, weight, bias = ctx.saved_tensors
+        if hidden is not None:
             # A rounded factor would scale all gradients alike: it stays in float32.
-            grad_hidden = (grad_hidden.to(factor.dtype) * factor).to(grad_hidden.dtype)
-        if grad_weight is not None:
-            grad_weight = (grad_weight * factor).to(ctx.weight_dtype)
-        return grad_hidden, grad_weight, None, None, None
+            hidden = (hidden.to(factor.dtype) * factor).to(hidden.dtype)
+        weight = None if weight is None else (weight * factor).to(ctx.dtype)
+        bias = None if bias is None else (bias * factor).to(ctx.dtype)
+        return hidden, weight, bias, None, None, None
 
 
-def _to_slopes(logits: Tensor, targets: Tensor, weights: Tensor, scale: float) -> Tensor:
-    """Losses [C] of logits [C, V], which become d loss / d logits: (softmax - one-hot) x weight."""
+class _TokenLosses(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, head: Head,
+                targets: Tensor) -> Tensor:  # fmt: skip
+        ctx.save_for_backward(hidden, weight, bias, targets)
+        ctx.settings = head.scale, head.cap
+        head = head.detached()
+        each = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
+        unweighted = torch.ones(len(targets), device=hidden.device)
+        for rows in _chunks(head, len(targets)):
+            each[rows] = _to_slopes(
+                head.logits(hidden[rows]), targets[rows], unweighted[rows], head, needed=False
+            )
+        return each
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias, targets = ctx.saved_tensors
+        head = Head(weight, bias, *ctx.settings)
+        found = _Gradients(ctx.needs_input_grad[:3], hidden, head)
+        for rows in _chunks(head, len(targets)):
+            logits = head.logits(hidden[rows])
+            _to_slopes(logits, targets[rows], gradients[0][rows], head)
+            found.add(rows, logits, hidden, head)
+        grad_weight = None if found.weight is None else found.weight.to(weight.dtype)
+        grad_bias = None if found.bias is None else found.bias.to(bias.dtype)
+        return found.hidden, grad_weight, grad_bias, None, None
+
+
+def _to_slopes(
+    logits: Tensor, targets: Tensor, weights: Tensor, head: Head, *, needed: bool = True
+) -> Tensor:
+    """Losses [C] of logits [C, V], which become d loss / d (hidden W^T + bias), if needed.
+
+    The slope of a logit is (softmax - one-hot) x weight, then through scale and cap.
+    """
     losses = []
     block = BLOCK_ROWS if logits.device.type == "cpu" else len(logits)
     parts = (part.split(block) for part in (logits, targets[:, None], weights[:, None]))
     for low, chosen, weight in zip(*parts, strict=True):
-        if scale != 1:
-            low.mul_(scale)
         shares = torch.softmax(low, dim=-1, dtype=torch.promote_types(low.dtype, torch.float32))
         # The largest share is at least 1 / V, so its logarithm is safe: no second exponential.
-        log_sum = low.amax(dim=-1).to(shares.dtype) - shares.amax(dim=-1).log_()
+        log_sum = low.amax(dim=-1).to(shares.dtype) - shares.amax(dim=-1).log()
         losses.append(log_sum - low.gather(1, chosen)[:, 0].to(shares.dtype))
+        if not needed:
+            continue
         shares.scatter_add_(1, chosen, shares.new_full(chosen.shape, -1.0))
-        low.copy_(shares.mul_(weight * scale))
+        shares.mul_(weight * head.scale)
+        if head.cap is not None:
+            shares.mul_(1 - (low.to(shares.dtype) / head.cap).square_())
+        low.copy_(shares)
     return torch.cat(losses)

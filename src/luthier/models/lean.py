@@ -16,7 +16,7 @@ from torch.nn import functional
 
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-    """x / sqrt(mean(x^2) + epsilon) * weight over the last axis; weight is frozen, x of any dtype.
+    """x / sqrt(mean(x^2) + epsilon) * weight over the last axis; x and weight of one dtype.
 
     Computed in float32 and rounded before the weight is applied (Zhang and Sennrich 2019).
     """
@@ -51,10 +51,14 @@ class _RmsNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, inverse = ctx.saved_tensors
-        grad = (gradients[0] * weight).float()
         normed = x.float() * inverse
+        grad_weight = None
+        if ctx.needs_input_grad[1]:
+            product = normed.to(x.dtype) * gradients[0]
+            grad_weight = product.flatten(0, -2).sum(0, dtype=torch.float32).to(weight.dtype)
+        grad = (gradients[0] * weight).float()
         share = (grad * normed).mean(-1, keepdim=True)
-        return grad.addcmul_(normed, share, value=-1).mul_(inverse).to(x.dtype), None, None
+        return grad.addcmul_(normed, share, value=-1).mul_(inverse).to(x.dtype), grad_weight, None
 
 
 class _SiluProduct(torch.autograd.Function):
@@ -97,7 +101,7 @@ class _LoraLinear(torch.autograd.Function):
 
 
 def make_lean(model: nn.Module) -> None:
-    """Let the frozen norms and gated blocks of a model compute with the functions above.
+    """Let the norms and gated blocks of a model compute with the functions above.
 
     Only modules whose result stays the same on a probe are changed.
     """
@@ -111,8 +115,7 @@ def make_lean(model: nn.Module) -> None:
 
 
 def _is_norm(module: nn.Module) -> bool:
-    is_norm = type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon")
-    return is_norm and not cast(Tensor, module.weight).requires_grad
+    return type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon")
 
 
 def _norm_width(module: Any) -> int:
@@ -120,8 +123,6 @@ def _norm_width(module: Any) -> int:
 
 
 def _norm(self: Any, hidden_states: Tensor) -> Tensor:
-    if self.weight.requires_grad:  # thawed since
-        return cast(Tensor, type(self).forward(self, hidden_states))
     return rms_norm(hidden_states, self.weight, self.variance_epsilon)
 
 

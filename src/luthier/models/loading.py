@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from peft import PeftModel
@@ -20,8 +21,9 @@ from transformers.utils import logging as transformers_logging
 from luthier.errors import ModelError
 from luthier.models import attention
 from luthier.models.flat import FlatBatch, pack
-from luthier.models.head import HeadLoss, head_loss
+from luthier.models.head import Head, HeadLoss, head_loss, token_losses
 from luthier.models.lean import make_lean
+from luthier.models.quantizing import four_bits
 
 PROBE_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6, torch.bfloat16: 0.1}
 """Largest relative difference of hidden states between flat and plain attention, by precision."""
@@ -61,29 +63,42 @@ class LanguageModel:
             yield
 
     @property
-    def head(self) -> Tensor:
-        """The head's weight [V, H]."""
-        return self.base.get_output_embeddings().weight  # type: ignore[no-any-return]
-
-    @property
-    def logit_scale(self) -> float:
-        """What the architecture multiplies logits by."""
-        divisor = getattr(self.base.config, "logits_scaling", None)  # Granite
-        return float(getattr(self.base.config, "logit_scale", None) or 1.0) / float(divisor or 1.0)
+    def head(self) -> Head:
+        """What turns hidden states into logits."""
+        layer, config = self.base.get_output_embeddings(), self.base.config
+        return Head(
+            layer.weight,
+            getattr(layer, "bias", None),
+            float(getattr(config, "logit_scale", None) or 1.0)
+            / float(getattr(config, "logits_scaling", None) or 1.0),
+            getattr(config, "final_logit_softcapping", None),
+        )
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [N, V] in float32 of hidden states [N, H]."""
-        return (hidden @ self.head.t()).float() * self.logit_scale
+        return self.head.logits(hidden).float()
 
     def loss(self, batch: FlatBatch, weights: Tensor | None = None) -> HeadLoss:
         """Loss of the batch's predictions; weights [S] default to ones."""
         weights = torch.ones(len(batch.targets), device=self.device) if weights is None else weights
         hidden = self.hidden_states(batch)[batch.index]
-        return head_loss(hidden, self.head, batch.targets, weights, self.logit_scale)
+        return head_loss(hidden, self.head, batch.targets, weights)
+
+    def answer_logprobs(self, batch: FlatBatch) -> Tensor:
+        """Log-likelihood in nats of each sequence's supervised tokens [n], differentiable."""
+        hidden = self.hidden_states(batch)[batch.index]
+        losses = token_losses(hidden, self.head, batch.targets)
+        sums = torch.zeros(batch.num_sequences, device=self.device, dtype=losses.dtype)
+        return -sums.index_add(0, batch.owners, losses)
 
 
 def load_model(
-    folder: Path, *, dtype: torch.dtype, device: torch.device, allow_remote_code: bool = False
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    allow_remote_code: bool = False,
+    quantize: Literal["none", "nf4"] = "none",
 ) -> LanguageModel:
     """Load a causal language model with frozen weights, ready for flat batches.
 
@@ -99,6 +114,7 @@ def load_model(
             use_safetensors=True,
             trust_remote_code=allow_remote_code,
             local_files_only=True,
+            quantization_config=four_bits(dtype) if quantize == "nf4" else None,
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(
@@ -110,7 +126,8 @@ def load_model(
     model.eval()
     loaded = LanguageModel(model, model, device)
     _check_head(loaded, folder)
-    model.to(device)  # type: ignore[arg-type] # transformers' decorator hides the signature
+    if quantize == "none":
+        model.to(device)  # type: ignore[arg-type] # transformers' decorator hides the signature
     rows = _probe_rows()
     plain = _plain_hidden(loaded, rows)
     if device.type == "cpu":
@@ -120,16 +137,8 @@ def load_model(
 
 
 def _check_head(model: LanguageModel, folder: Path) -> None:
-    config, head = model.base.config, model.base.get_output_embeddings()
-    reason = None
-    if head is None:
-        reason = "the model has no language-model head"
-    elif getattr(head, "bias", None) is not None:
-        reason = "the head has a bias"
-    elif getattr(config, "final_logit_softcapping", None):
-        reason = "the head caps its logits"
-    if reason:
-        raise ModelError(f"{reason}, which is not supported yet", where=str(folder))
+    if model.base.get_output_embeddings() is None:
+        raise ModelError("has no language-model head", where=str(folder))
 
 
 def _probe_rows() -> list[list[int]]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
-from luthier.models.flat import pack
+from luthier.models.flat import cut_in_order, pack
 from luthier.models.loading import LanguageModel
 from luthier.tokens import Encoded
 
@@ -22,35 +22,12 @@ def answer_losses(
     `budget` bounds the tokens computed at once; an example longer than it is computed alone.
     """
     sums = torch.zeros(len(encoded), dtype=torch.float64)
-    for rows in _cut(encoded, budget):
-        batch = pack([encoded[i].input_ids for i in rows], [encoded[i].labels for i in rows])
+    for start, end in cut_in_order([len(e.input_ids) for e in encoded], budget):
+        rows = encoded[start:end]
+        batch = pack([e.input_ids for e in rows], [e.labels for e in rows])
         each = model.loss(batch.to(model.device)).each.double().cpu()
-        sums.index_add_(0, torch.tensor(rows)[batch.owners], each)
+        sums[start:end].index_add_(0, batch.owners, each)
     return [
         float(total) / example.num_supervised if example.num_supervised else None
         for total, example in zip(sums, encoded, strict=True)
     ]
-
-
-def mean_loss(model: LanguageModel, encoded: Sequence[Encoded], *, budget: int) -> float:
-    """Mean loss in nats over all supervised tokens of the examples, each token counting once."""
-    losses = answer_losses(model, encoded, budget=budget)
-    total = sum(
-        loss * example.num_supervised
-        for loss, example in zip(losses, encoded, strict=True)
-        if loss is not None
-    )
-    return total / sum(example.num_supervised for example in encoded)
-
-
-def _cut(encoded: Sequence[Encoded], budget: int) -> list[list[int]]:
-    """Numbers of the examples in groups of at most `budget` tokens, in order."""
-    groups: list[list[int]] = []
-    filled = budget + 1
-    for i, example in enumerate(encoded):
-        if filled + len(example.input_ids) > budget:
-            groups.append([])
-            filled = 0
-        groups[-1].append(i)
-        filled += len(example.input_ids)
-    return groups

@@ -2,25 +2,18 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from luthier.data import Message, read_dataset, refuse_errors
 from luthier.errors import ConfigError
 from luthier.evaluation import EvaluationResult, build_scorers, conclude, run_system
-from luthier.models import (
-    LanguageModel,
-    choose_device,
-    default_cache,
-    load_adapter,
-    load_model,
-    precision,
-    resolve_source,
-)
+from luthier.models import LanguageModel, ModelFolder, load_adapter
 from luthier.pipeline.events import Answered, Event
 from luthier.pipeline.predictors import TUNED, ZERO_SHOT, LocalPredictor
-from luthier.recipe import Recipe, settled
+from luthier.pipeline.recorded import resolved_recipe
+from luthier.pipeline.starting import load_start, resolve_start
+from luthier.recipe import LoRA, Recipe, settled
 from luthier.runs import Run, Workspace, write_atomically
 from luthier.tokens import Tokenizer
 
@@ -32,18 +25,6 @@ def find_run(workspace: Path, wanted: str) -> Run:
         return opened.find(wanted)
     finally:
         opened.close()
-
-
-def resolved_recipe(run: Run) -> Recipe:
-    """The recipe a run was made with, without "auto"."""
-    content: dict[str, Any] = {}
-    for line in json.loads(run.path("recipe.resolved.json").read_text("utf-8")):
-        *sections, field = line["path"].split(".")
-        place = content
-        for section in sections:
-            place = place.setdefault(section, {})
-        place[field] = line["value"]
-    return Recipe.model_validate(content)
 
 
 @dataclass(frozen=True)
@@ -89,26 +70,33 @@ class TunedModel:
 
 
 def open_model(run: Run) -> TunedModel:
-    """Load the base model and the run's adapter. Raises ConfigError when it has none yet."""
+    """Load what a run made. Raises ConfigError when it has made nothing yet."""
     recipe = resolved_recipe(run)
-    adapter = run.path("adapter")
-    if not adapter.is_dir():
+    adapter, whole = run.path("adapter"), run.path("model")
+    if not adapter.is_dir() and not whole.is_dir():
         raise ConfigError(
-            f"is {run.record.status} and has no adapter yet",
+            f"is {run.record.status} and has no tuned weights yet",
             where=run.id,
             advice="run luthier train with the same recipe again; it goes on where it stopped",
         )
-    cache = default_cache() if recipe.runtime.cache == "auto" else recipe.runtime.cache
-    source = resolve_source(recipe.model, cache, lambda note: None)
-    model = load_model(
-        source.path,
-        dtype=precision(settled(recipe.runtime.dtype)),
-        device=choose_device(settled(recipe.runtime.device), settled(recipe.runtime.threads)),
-        allow_remote_code=bool(recipe.model.remote_code),
-    )
+    source = resolve_start(recipe, lambda note: None)
+    tokenizer = Tokenizer.load(source.path, recipe.model.chat_template)
+    if whole.is_dir():
+        model = load_start(recipe, replace(source, path=whole, adapters=()))
+    else:
+        model = _load_tuned(recipe, source, adapter)
+    return TunedModel(run, recipe, model, tokenizer)
+
+
+def _load_tuned(recipe: Recipe, source: ModelFolder, adapter: Path) -> LanguageModel:
+    """The run's start with its adapter; an adapter that went on replaces the one it began as."""
+    goes_on = isinstance(recipe.tuning, LoRA) and recipe.tuning.earlier == "continue"
+    if goes_on and source.adapters:
+        return load_start(recipe, replace(source, adapters=(*source.adapters[:-1], adapter)))
+    model = load_start(recipe, source)
     model.network = load_adapter(model.base, adapter)
     model.network.eval()
-    return TunedModel(run, recipe, model, Tokenizer.load(source.path, recipe.model.chat_template))
+    return model
 
 
 def evaluate_run(
@@ -125,16 +113,14 @@ def evaluate_run(
     evaluation, seed = opened.recipe.evaluation, opened.recipe.training.seed
     scorers = build_scorers(evaluation)
     tuned = opened.predictor(TUNED, observe=observe)
-    prompted = opened.predictor(ZERO_SHOT, observe=observe)
     systems = [
         run_system(tuned, "tuned", examples, scorers, evaluation, seed=seed, observe=observe)
     ]
-    with opened.model.without_adapter():
-        systems.append(
-            run_system(
-                prompted, "zero_shot", examples, scorers, evaluation, seed=seed, observe=observe
-            )
-        )
+    start = load_start(opened.recipe, resolve_start(opened.recipe, lambda note: None))
+    prompted = replace(opened, model=start).predictor(ZERO_SHOT, observe=observe)
+    systems.append(
+        run_system(prompted, "zero_shot", examples, scorers, evaluation, seed=seed, observe=observe)
+    )
     metrics = [scorer.metric for scorer in scorers]
     result = conclude(examples, systems, metrics, evaluation, seed=seed)
     name = f"on-{rows.stem}-{reading.dataset.fingerprint[:8]}.json"

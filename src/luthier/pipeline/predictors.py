@@ -9,10 +9,10 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from luthier.data import Chat, Message
+from luthier.data import Chat, Example, Message, Preference, Rated, Text, as_chat
 from luthier.evaluation import Prediction
 from luthier.models import LanguageModel, answer_losses, generate
-from luthier.tokens import Tokenizer, encode_chat, encode_prompt
+from luthier.tokens import Tokenizer, encode_chat, encode_prompt, encode_text
 
 INSTRUCTIONS = ("system", "developer")
 TUNED = "fine-tuned"
@@ -29,12 +29,17 @@ class LocalPredictor:
     max_new_tokens: int
     loss_tokens: int
     """Tokens computed at once for the losses."""
+    text_tokens: int = 1024
+    """Longest piece of a raw text."""
     shots: tuple[Chat, ...] = ()
     observe: Callable[[int, int], None] = lambda done, total: None
 
-    def predict(self, examples: Sequence[Chat]) -> list[Prediction]:
-        """One prediction per example, in order."""
-        asked = [with_shots(example, self.shots) for example in examples]
+    def predict(self, examples: Sequence[Example]) -> list[Prediction]:
+        """One prediction per example, in order. Raw texts are not answered, only weighed."""
+        texts = [example for example in examples if isinstance(example, Text)]
+        if texts:
+            return self._weigh(texts)
+        asked = [with_shots(as_chat(example), self.shots) for example in examples]
         prompts = [encode_prompt(self.tokenizer, chat.prompt, chat.tools) for chat in asked]
         answers = generate(
             self.model,
@@ -45,6 +50,7 @@ class LocalPredictor:
         )
         encoded = [encode_chat(self.tokenizer, chat, "last") for chat in asked]
         losses = answer_losses(self.model, encoded, budget=self.loss_tokens)
+        rejected = self._rejected_losses(examples)
         return [
             Prediction(
                 example_id=example.id,
@@ -53,11 +59,37 @@ class LocalPredictor:
                 num_tokens=len(answer.ids) + answer.stopped,
                 target_loss=loss,
                 target_tokens=target.num_supervised,
+                rejected_loss=rejected.get(example.id),
             )
             for example, answer, loss, target in zip(
                 examples, answers, losses, encoded, strict=True
             )
         ]
+
+    def _rejected_losses(self, examples: Sequence[Example]) -> dict[str, float | None]:
+        """Id of each preference -> mean loss of its rejected answer."""
+        chats = [
+            with_shots(example.chats[1], self.shots)
+            for example in examples
+            if isinstance(example, Preference)
+        ]
+        encoded = [encode_chat(self.tokenizer, chat, "last") for chat in chats]
+        losses = answer_losses(self.model, encoded, budget=self.loss_tokens)
+        return dict(zip([chat.id for chat in chats], losses, strict=True))
+
+    def _weigh(self, texts: Sequence[Text]) -> list[Prediction]:
+        """How likely the model finds raw texts, over all their pieces."""
+        pieces = [encode_text(self.tokenizer, text, self.text_tokens) for text in texts]
+        losses = iter(
+            answer_losses(self.model, [p for of in pieces for p in of], budget=self.loss_tokens)
+        )
+        predictions = []
+        for text, own in zip(texts, pieces, strict=True):
+            num_tokens = sum(piece.num_supervised for piece in own)
+            total = sum((next(losses) or 0.0) * piece.num_supervised for piece in own)
+            loss = total / num_tokens if num_tokens else None
+            predictions.append(Prediction(text.id, "", True, 0, loss, num_tokens))
+        return predictions
 
     def answer(self, messages: Sequence[Message]) -> str:
         """The answer to a conversation, for talking to the model."""
@@ -93,9 +125,12 @@ def with_shots(example: Chat, shots: Sequence[Chat]) -> Chat:
     return replace(example, messages=messages)
 
 
-def choose_shots(train: Sequence[Chat], num_shots: int, seed: int) -> tuple[Chat, ...]:
-    """Training examples for the prompt: a fixed random choice, without equal answers if it can."""
-    order = list(train)
+def choose_shots(train: Sequence[Example], num_shots: int, seed: int) -> tuple[Chat, ...]:
+    """Training examples for the prompt: a fixed random choice, without equal answers if it can.
+
+    Answers marked bad are none.
+    """
+    order = [as_chat(e) for e in train if not isinstance(e, Rated) or e.is_good]
     random.Random(f"{seed}/shots").shuffle(order)  # noqa: S311 - a choice, not a secret
     first_of_answer: list[Chat] = []
     others: list[Chat] = []

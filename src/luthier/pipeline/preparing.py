@@ -4,19 +4,45 @@ Loads no weights. What comes out is all that checking, previewing, planning and 
 """
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from luthier.data import Chat, Dataset, Finding, Split, limit_by_hash, read_dataset, refuse_errors
+from luthier.data import (
+    Chat,
+    Dataset,
+    Example,
+    Finding,
+    Preference,
+    Rated,
+    Split,
+    Text,
+    limit_by_hash,
+    read_dataset,
+    refuse_errors,
+)
 from luthier.errors import DataError
 from luthier.evaluation import suggest_metrics
-from luthier.models import ModelFolder, default_cache, probe_devices, resolve_source
-from luthier.recipe import Facts, ReadRecipe, Recipe, Resolved, resolve
+from luthier.models import ModelFolder, adapter_size, probe_devices
+from luthier.pipeline.starting import cache_folder, resolve_start
+from luthier.recipe import SFT, Facts, ReadRecipe, Recipe, Resolved, resolve
 from luthier.runs import num_cores
-from luthier.tokens import Encoded, EncodedSplit, Tokenizer, check_ledger, encode_split
+from luthier.tokens import EncodedExample, EncodedSplit, Tokenizer, check_ledger, encode_split
 
+METHODS: dict[type[Example], tuple[str, ...]] = {
+    Chat: ("sft",),
+    Preference: ("dpo", "ipo", "simpo", "orpo", "kto"),
+    Rated: ("kto",),
+    Text: ("pretrain",),
+}
+"""Kind of examples -> methods that learn from them."""
+KINDS = {
+    Chat: "conversations",
+    Preference: "preferences",
+    Rated: "rated answers",
+    Text: "raw texts",
+}
 NO_LIMIT = 10**9
 """Length limit while the recipe's own is not decided yet."""
 
@@ -32,8 +58,8 @@ class Prepared:
     """Warnings about rows; errors have been raised."""
     train: EncodedSplit
     validation: EncodedSplit
-    test: tuple[Chat, ...]
-    """Held-out chats, as many as evaluation.limit allows."""
+    test: tuple[Example, ...]
+    """Held-out examples, as many as evaluation.limit allows."""
     facts: Facts
     resolved: Resolved
     text: str
@@ -53,18 +79,18 @@ def prepare(read: ReadRecipe, observe: Callable[[str], None] = lambda note: None
     recipe = read.recipe
     reading = read_dataset(recipe.data)
     refuse_errors(reading.findings)
-    cache = default_cache() if recipe.runtime.cache == "auto" else recipe.runtime.cache
-    source = resolve_source(recipe.model, cache, observe)
-    tokenizer = Tokenizer.load(source.path, recipe.model.chat_template)
-    dataset = reading.dataset
+    dataset = _for_method(reading.dataset, recipe)
     _check_splits(dataset)
+    source = resolve_start(recipe, observe)
+    tokenizer = Tokenizer.load(source.path, recipe.model.chat_template)
     learnt: tuple[Split, ...] = ("train", "validation")
     whole = {
         split: _encode(tokenizer, split, getattr(dataset, split), recipe, NO_LIMIT)
         for split in learnt
     }
     test = tuple(limit_by_hash(dataset.test, recipe.evaluation.limit))
-    facts = _facts(whole["train"], whole["validation"], test, source, tokenizer, cache)
+    facts = _facts(whole["train"], whole["validation"], test, source, tokenizer)
+    facts = replace(facts, cache=str(cache_folder(recipe)))
     resolved = resolve(recipe, read.origins, facts)
     max_length = resolved.recipe.training.max_length
     assert max_length != "auto", "resolved"
@@ -89,12 +115,49 @@ def prepare(read: ReadRecipe, observe: Callable[[str], None] = lambda note: None
     )
 
 
+def _for_method(dataset: Dataset, recipe: Recipe) -> Dataset:
+    """The dataset as the method needs it. Raises DataError when its rows are of another kind."""
+    kind = type(dataset.train[0]) if dataset.train else Chat
+    methods = METHODS[kind]
+    if recipe.method.kind == "kto" and kind is Preference:
+        dataset = Dataset(
+            tuple(_rated(dataset.train)),
+            tuple(_rated(dataset.validation)),
+            tuple(_rated(dataset.test)),
+            dataset.files,
+        )
+        kind, methods = Rated, ("kto",)
+    if recipe.method.kind not in methods:
+        raise DataError(
+            f"holds {KINDS[kind]}, which {recipe.method.kind} cannot learn from",
+            where=str(recipe.data.train),
+            advice=f"set method.kind to {' or '.join(methods)}, or name other rows",
+        )
+    if kind is Rated:
+        # A bad answer is nothing to be measured against.
+        good = (e for e in dataset.test if isinstance(e, Rated) and e.is_good)
+        return replace(dataset, test=tuple(good))
+    return dataset
+
+
+def _rated(examples: tuple[Example, ...]) -> Iterator[Example]:
+    """Preferences as answers marked good and bad."""
+    for example in examples:
+        if isinstance(example, Preference):
+            chosen, rejected = example.chats
+            yield Rated(replace(chosen, id=f"{example.id}/chosen"), is_good=True)
+            yield Rated(replace(rejected, id=f"{example.id}/rejected"), is_good=False)
+
+
 def _encode(
-    tokenizer: Tokenizer, split: Split, chats: tuple[Chat, ...], recipe: Recipe, max_length: int
+    tokenizer: Tokenizer,
+    split: Split,
+    examples: tuple[Example, ...],
+    recipe: Recipe,
+    max_length: int,
 ) -> EncodedSplit:
-    return encode_split(
-        tokenizer, split, chats, train_on=recipe.method.train_on, max_length=max_length
-    )
+    train_on = recipe.method.train_on if isinstance(recipe.method, SFT) else "last"
+    return encode_split(tokenizer, split, examples, train_on=train_on, max_length=max_length)
 
 
 def _check_splits(dataset: Dataset) -> None:
@@ -114,17 +177,16 @@ def _check_splits(dataset: Dataset) -> None:
 def _facts(
     train: EncodedSplit,
     validation: EncodedSplit,
-    test: tuple[Chat, ...],
+    test: tuple[Example, ...],
     source: ModelFolder,
     tokenizer: Tokenizer,
-    cache: Path,
 ) -> Facts:
-    suggestion = suggest_metrics([chat.target.content for chat in test])
+    suggestion = suggest_metrics(test)
     devices = probe_devices()
     config = _text_config(source.path)
     return Facts(
-        num_train=train.ledger.num_kept,
-        num_validation=validation.ledger.num_kept,
+        num_train=len(train.encoded),
+        num_validation=len(validation.encoded),
         train_tokens=train.ledger.num_tokens,
         validation_tokens=validation.ledger.num_tokens,
         longest_row=max(train.ledger.longest, validation.ledger.longest),
@@ -137,7 +199,10 @@ def _facts(
         has_cuda=devices.has_cuda,
         has_bfloat16=devices.has_bfloat16,
         num_cores=num_cores(),
-        cache=str(cache),
+        cache="",
+        supervised_tokens=train.ledger.num_supervised,
+        num_good=sum(not isinstance(e, Rated) or e.is_good for e in train.examples),
+        adapter_size=adapter_size(source.path),
     )
 
 
@@ -148,6 +213,6 @@ def _text_config(folder: Path) -> dict[str, Any]:
     return {**config, **nested} if isinstance(nested, dict) else dict(config)
 
 
-def _answer_length(encoded: Encoded) -> int:
-    start, end = encoded.spans[-1] if encoded.spans else (0, 0)
+def _answer_length(encoded: EncodedExample) -> int:
+    start, end = encoded.sequences[0].spans[-1]
     return end - start

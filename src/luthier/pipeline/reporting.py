@@ -52,8 +52,8 @@ def build_report(
         data={
             "files": dict(record.data_files),
             "fingerprint": record.data_fingerprint,
-            "training rows": len(prepared.train.chats),
-            "validation rows": len(prepared.validation.chats),
+            "training rows": len(prepared.train.examples),
+            "validation rows": len(prepared.validation.examples),
             "test rows": len(prepared.test),
         },
         next_steps=(

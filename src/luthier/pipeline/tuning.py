@@ -7,7 +7,7 @@ the prompted baselines before training, and once by the chosen checkpoint after 
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,10 @@ from luthier.evaluation import (
 )
 from luthier.models import (
     LanguageModel,
-    attach,
-    choose_device,
-    load_model,
-    mean_loss,
+    make_trainable,
     peak_memory,
-    precision,
     save_adapter,
+    save_model,
 )
 from luthier.pipeline.events import Answered, Event, Note, Ready
 from luthier.pipeline.journal import Journal
@@ -41,10 +38,22 @@ from luthier.pipeline.opening import TunedModel, open_model
 from luthier.pipeline.predictors import TUNED, ZERO_SHOT, LocalPredictor, choose_shots
 from luthier.pipeline.preparing import Prepared, prepare
 from luthier.pipeline.reporting import build_report
-from luthier.recipe import flatten, recipe_from, recipe_hash, settled
+from luthier.pipeline.starting import load_start
+from luthier.recipe import LoRA, flatten, recipe_from, recipe_hash, settled
 from luthier.report import write_report
 from luthier.runs import Run, Workspace, capture_environment, write_atomically
-from luthier.training import Outcome, SupervisedObjective, Surroundings, train
+from luthier.tokens import EncodedExample
+from luthier.training import (
+    NEEDS_REFERENCE,
+    Outcome,
+    Surroundings,
+    build_objective,
+    measure,
+    reference_key,
+    reference_logprobs,
+    train,
+    with_references,
+)
 
 
 @dataclass(frozen=True)
@@ -143,7 +152,7 @@ def _open_run(workspace: Workspace, prepared: Prepared) -> tuple[Run, bool]:
 
 def _shared_instructions(prepared: Prepared) -> str:
     """The system message all training rows begin with, so that chatting needs not repeat it."""
-    first = {chat.messages[0] for chat in prepared.train.chats}
+    first = {example.prompt[0] for example in prepared.train.examples if example.prompt}
     message = next(iter(first)) if len(first) == 1 else None
     return message.content if message and message.role in ("system", "developer") else ""
 
@@ -179,13 +188,7 @@ class _Path:
         return self._conclude([*baselines, tuned], outcome)
 
     def _load(self) -> LanguageModel:
-        runtime = self.recipe.runtime
-        return load_model(
-            self.prepared.source.path,
-            dtype=precision(settled(runtime.dtype)),
-            device=choose_device(settled(runtime.device), settled(runtime.threads)),
-            allow_remote_code=bool(self.recipe.model.remote_code),
-        )
+        return load_start(self.recipe, self.prepared.source)
 
     def _predictor(self, name: str, model: LanguageModel, num_shots: int = 0) -> LocalPredictor:
         return LocalPredictor(
@@ -194,13 +197,18 @@ class _Path:
             self.prepared.tokenizer,
             max_new_tokens=settled(self.recipe.evaluation.max_new_tokens),
             loss_tokens=settled(self.recipe.training.micro_batch_tokens),
-            shots=choose_shots(self.prepared.train.chats, num_shots, self.seed),
+            text_tokens=settled(self.recipe.training.max_length),
+            shots=choose_shots(self.prepared.train.examples, num_shots, self.seed)
+            if num_shots
+            else (),
             observe=lambda done, total: self.observe(Answered(name, done, total)),
         )
 
     def _baselines(self, model: LanguageModel) -> list[SystemResult]:
         """The prompts without training: alone, and with each number of examples."""
         results = [self._system(self._predictor(ZERO_SHOT, model), "zero_shot")]
+        if self.recipe.method.kind == "pretrain":
+            return results  # a raw text has no prompt to put examples into
         for num_shots in self.recipe.evaluation.shots:
             name = f"{num_shots} examples in the prompt"
             results.append(self._system(self._predictor(name, model, num_shots), "few_shot"))
@@ -219,31 +227,57 @@ class _Path:
         return result
 
     def _train(self, model: LanguageModel) -> Outcome:
-        model.network = attach(model.base, self.recipe.lora, self.seed)
-        budget = settled(self.recipe.training.micro_batch_tokens)
-        held_out = self.prepared.validation.encoded
+        recipe, budget = self.recipe, settled(self.recipe.training.micro_batch_tokens)
+        make_trainable(model, recipe.tuning, self.seed)
+        # Dropout draws anew for each sequence, so shared beginnings would change the result.
+        drops = isinstance(recipe.tuning, LoRA) and recipe.tuning.dropout > 0
+        objective = build_objective(recipe.method, share_prefixes=not drops)
+        learnt = self._with_references(model, self.prepared.train.encoded)
+        held_out = self._with_references(model, self.prepared.validation.encoded)
         surroundings = Surroundings(
             folder=self.run.path("checkpoints"),
             recipe_hash=self.run.record.recipe_hash,
-            validate=(lambda: mean_loss(model, held_out, budget=budget)) if held_out else None,
+            validate=(lambda: measure(model, objective, held_out, budget)) if held_out else None,
             observe=self.journal.observe,
             is_interrupted=self.is_interrupted,
             memory=peak_memory,
             resumed=self.journal.resume_after,
         )
-        # Dropout draws anew for each sequence, so shared beginnings would change the result.
-        objective = SupervisedObjective(share_prefixes=self.recipe.lora.dropout == 0)
-        outcome = train(
-            model, objective, self.prepared.train.encoded, self.recipe.training, surroundings
-        )
+        outcome = train(model, objective, learnt, recipe.training, surroundings)
         if outcome.status != "interrupted":
-            self._save_adapter(model)
+            self._save(model)
         return outcome
 
-    def _save_adapter(self, model: LanguageModel) -> None:
-        place, unfinished = self.run.path("adapter"), self.run.path(".adapter.unfinished")
+    def _with_references(
+        self, model: LanguageModel, examples: tuple[EncodedExample, ...]
+    ) -> Sequence[EncodedExample]:
+        """The examples with what the model at the start thinks of them, kept for other runs."""
+        if self.recipe.method.kind not in NEEDS_REFERENCE or not examples:
+            return examples
+        start = f"{self.prepared.source.sha256} {self.recipe.runtime.dtype} {model.device.type}"
+        key = reference_key(start, examples)
+        kept = self.recipe.runtime.workspace / "references" / f"{key}.json"
+        if kept.is_file():
+            return with_references(examples, json.loads(kept.read_text("utf-8")))
+        found = reference_logprobs(
+            model,
+            examples,
+            settled(self.recipe.training.micro_batch_tokens),
+            lambda done: self.observe(Answered("reference", done, len(examples))),
+        )
+        write_atomically(kept, json.dumps(found))
+        return with_references(examples, found)
+
+    def _save(self, model: LanguageModel) -> None:
+        """Write what learnt into the run's folder: an adapter, or the whole model."""
+        is_adapter = isinstance(self.recipe.tuning, LoRA)
+        place = self.run.path("adapter" if is_adapter else "model")
+        unfinished = place.with_name(f".{place.name}.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
-        save_adapter(model, unfinished)
+        if is_adapter:
+            save_adapter(model, unfinished)
+        else:
+            save_model(model, unfinished, self.prepared.source.path)
         shutil.rmtree(place, ignore_errors=True)
         unfinished.rename(place)
 

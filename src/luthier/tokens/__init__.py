@@ -1,6 +1,13 @@
 """An example becomes ids with a proven loss mask, and a ledger of what was dropped. No torch."""
 
-from luthier.tokens.encoding import IGNORED, Encoded, encode_chat, encode_prompt
+from luthier.tokens.encoded import (
+    IGNORED,
+    Encoded,
+    EncodedExample,
+    EncodedPair,
+    EncodedRated,
+)
+from luthier.tokens.encoding import encode_chat, encode_pair, encode_prompt, encode_text
 from luthier.tokens.ledger import Dropped, EncodedSplit, Ledger, check_ledger, encode_split
 from luthier.tokens.preview import Stretch, preview_page, stretches
 from luthier.tokens.templates import ChatTemplate
@@ -11,6 +18,9 @@ __all__ = [
     "ChatTemplate",
     "Dropped",
     "Encoded",
+    "EncodedExample",
+    "EncodedPair",
+    "EncodedRated",
     "EncodedSplit",
     "Ledger",
     "Stretch",
@@ -18,8 +28,10 @@ __all__ = [
     "Tokenizer",
     "check_ledger",
     "encode_chat",
+    "encode_pair",
     "encode_prompt",
     "encode_split",
+    "encode_text",
     "preview_page",
     "stretches",
 ]

@@ -1,4 +1,4 @@
-"""A chat becomes token ids and a loss mask, from one render of the model's own template.
+"""Examples become token ids and a loss mask; chats from one render of the model's own template.
 
 Spans come from the render itself: each character knows the message that wrote it (`tracing`), and
 offsets carry that to tokens. A trained turn's span runs from where generation would begin, through
@@ -11,32 +11,13 @@ relies on is checked on every chat, before any step (`TemplateError` names the r
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
-from luthier.data import Chat, Message
+from luthier.data import Chat, Message, Preference, Text
 from luthier.errors import TemplateError
+from luthier.tokens.encoded import IGNORED, Encoded, EncodedPair, EncodedRated
 from luthier.tokens.tokenizer import Tokenized, Tokenizer
 from luthier.tokens.tracing import stretches_of
-
-IGNORED = -100
-"""Label of a token that carries no loss, as in torch's cross-entropy."""
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """A chat as ids; labels[t] is ids[t] where token t is learnt and IGNORED elsewhere."""
-
-    example_id: str
-    input_ids: list[int]
-    labels: list[int]
-    spans: tuple[tuple[int, int], ...]
-    """Supervised token ranges [start, end), one per trained turn."""
-
-    @property
-    def num_supervised(self) -> int:
-        """Tokens that carry loss."""
-        return sum(end - start for start, end in self.spans)
 
 
 def encode_prompt(
@@ -45,6 +26,42 @@ def encode_prompt(
     """Ids a model is served with when asked for the turn after `messages`."""
     text = tokenizer.template.render(messages, tools, add_generation_prompt=True)
     return tokenizer.encode(text).ids
+
+
+def encode_text(tokenizer: Tokenizer, text: Text, max_length: int) -> list[Encoded]:
+    """Ids of a text with the end of a document, in pieces of at most `max_length` tokens.
+
+    Every token but the first is learnt exactly once: a piece begins with the last token of the
+    one before it.
+    """
+    ids = tokenizer.encode_document(text.text)
+    pieces = []
+    for number, start in enumerate(range(0, max(1, len(ids) - 1), max(1, max_length - 1))):
+        piece = ids[start : start + max_length]
+        name = text.id if len(ids) <= max_length else f"{text.id}#{number + 1}"
+        spans = ((1, len(piece)),) if len(piece) > 1 else ()
+        pieces.append(Encoded(name, piece, [IGNORED, *piece[1:]], spans))
+    return pieces
+
+
+def encode_pair(tokenizer: Tokenizer, preference: Preference) -> EncodedPair:
+    """Both answers of a preference, each after the same prompt. Raises TemplateError."""
+    chosen, rejected = (encode_chat(tokenizer, chat, "last") for chat in preference.chats)
+    return EncodedPair(chosen, rejected)
+
+
+def mismatch(rated: Sequence[tuple[Encoded, bool]]) -> list[EncodedRated]:
+    """Rated answers, each beside its prompt with the next example's answer."""
+    found = []
+    for i, (answer, is_good) in enumerate(rated):
+        other = rated[(i + 1) % len(rated)][0]
+        start, other_start = answer.spans[-1][0], other.spans[-1][0]
+        ids = answer.input_ids[:start] + other.input_ids[other_start:]
+        labels = [IGNORED] * start + other.labels[other_start:]
+        span = (start, start + other.num_supervised)
+        mismatched = Encoded(answer.example_id, ids, labels, (span,))
+        found.append(EncodedRated(answer, mismatched, is_good))
+    return found
 
 
 def encode_chat(

@@ -1,15 +1,17 @@
 """A ledger of rows: what was kept, what was dropped and why, by id, with totals.
 
-Nothing is truncated. A chat longer than the limit is dropped whole and listed; a chat without a
-single supervised token is listed too. Above the allowed share the run refuses.
+Nothing is truncated. An example longer than the limit is dropped whole and listed (a raw text is
+cut into pieces instead, none of it lost); one without a single supervised token is listed too.
+Above the allowed share the run refuses.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from luthier.data import Chat, Split
+from luthier.data import Chat, Example, Preference, Rated, Split, Text
 from luthier.errors import DataError, TemplateError
-from luthier.tokens.encoding import Encoded, encode_chat
+from luthier.tokens.encoded import Encoded, EncodedExample
+from luthier.tokens.encoding import encode_chat, encode_pair, encode_text, mismatch
 from luthier.tokens.tokenizer import Tokenizer
 
 MAX_LISTED = 20
@@ -43,57 +45,85 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True)
 class EncodedSplit:
-    """The kept chats of a split as ids, with the ledger."""
+    """The kept examples of a split, their ids, and the ledger.
 
-    chats: tuple[Chat, ...]
-    encoded: tuple[Encoded, ...]
+    `encoded` is as long as `examples`, but for texts, of which there may be several pieces each.
+    """
+
+    examples: tuple[Example, ...]
+    encoded: tuple[EncodedExample, ...]
     ledger: Ledger
 
 
 def encode_split(
     tokenizer: Tokenizer,
     split: Split,
-    chats: Sequence[Chat],
+    examples: Sequence[Example],
     *,
     train_on: str,
     max_length: int,
 ) -> EncodedSplit:
-    """Encode every chat of a split, and prove its mask; long and unsupervised ones are dropped.
+    """Encode every example of a split, and prove its mask; long and unsupervised ones are dropped.
 
     Raises TemplateError listing every chat whose render breaks the rules of `encoding`.
     """
-    kept: list[tuple[Chat, Encoded]] = []
+    kept: list[tuple[Example, list[EncodedExample]]] = []
     dropped: list[Dropped] = []
     broken: list[TemplateError] = []
-    for chat in chats:
+    for example in examples:
         try:
-            encoded = encode_chat(tokenizer, chat, "last" if train_on == "last" else "all")
+            encoded = _encode(tokenizer, example, train_on, max_length)
         except TemplateError as error:
             broken.append(error)
             continue
-        length = len(encoded.input_ids)
+        length = max(sequence.num_tokens for e in encoded for sequence in e.sequences)
         if length > max_length:
             reason = f"longer than {max_length} tokens"
-            dropped.append(Dropped(chat.id, str(chat.place), reason, length))
-        elif encoded.num_supervised == 0:
-            dropped.append(Dropped(chat.id, str(chat.place), "no turn to learn from", length))
+            dropped.append(Dropped(example.id, str(example.place), reason, length))
+        elif any(not s.num_supervised for e in encoded for s in e.sequences):
+            reason = "nothing to learn from"
+            dropped.append(Dropped(example.id, str(example.place), reason, length))
         else:
-            kept.append((chat, encoded))
+            kept.append((example, encoded))
     if broken:
-        raise _all_broken(split, broken, len(chats))
-    lengths = [len(encoded.input_ids) for _, encoded in kept]
+        raise _all_broken(split, broken, len(examples))
+    pieces = _with_mismatches([piece for _, encoded in kept for piece in encoded], kept)
+    sequences = [sequence for piece in pieces for sequence in piece.sequences]
     ledger = Ledger(
         split,
-        num_rows=len(chats),
+        num_rows=len(examples),
         num_kept=len(kept),
         dropped=tuple(dropped),
-        num_tokens=sum(lengths),
-        num_supervised=sum(encoded.num_supervised for _, encoded in kept),
-        longest=max(lengths, default=0),
+        num_tokens=sum(piece.num_tokens for piece in pieces),
+        num_supervised=sum(piece.num_supervised for piece in pieces),
+        longest=max((sequence.num_tokens for sequence in sequences), default=0),
     )
-    return EncodedSplit(
-        tuple(chat for chat, _ in kept), tuple(encoded for _, encoded in kept), ledger
-    )
+    return EncodedSplit(tuple(example for example, _ in kept), tuple(pieces), ledger)
+
+
+def _encode(
+    tokenizer: Tokenizer, example: Example, train_on: str, max_length: int
+) -> list[EncodedExample]:
+    match example:
+        case Chat():
+            return [encode_chat(tokenizer, example, "last" if train_on == "last" else "all")]
+        case Rated():
+            return [encode_chat(tokenizer, example.chat, "last")]
+        case Preference():
+            return [encode_pair(tokenizer, example)]
+        case Text():
+            return [*encode_text(tokenizer, example, max_length)]
+
+
+def _with_mismatches(
+    pieces: list[EncodedExample], kept: Sequence[tuple[Example, object]]
+) -> list[EncodedExample]:
+    """The pieces; rated answers beside their prompts with other answers."""
+    marks = [example.is_good for example, _ in kept if isinstance(example, Rated)]
+    if not marks:
+        return pieces
+    answers = [piece for piece in pieces if isinstance(piece, Encoded)]
+    return [*mismatch(list(zip(answers, marks, strict=True)))]
 
 
 def check_ledger(ledger: Ledger, max_dropped_share: float) -> None:

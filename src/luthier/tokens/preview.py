@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
-from luthier.tokens.encoding import IGNORED, Encoded
+from luthier.tokens.encoded import IGNORED, Encoded
 from luthier.tokens.tokenizer import Tokenizer
 
 

@@ -16,6 +16,8 @@ import tokenizers
 from luthier.errors import ModelError, TemplateError
 from luthier.tokens.templates import ChatTemplate
 
+DOCUMENT_ENDS = ("<|endoftext|>", "<|end_of_text|>", "<eos>", "</s>")
+"""Tokens that pre-training puts after a document; a chat model's own end ends turns instead."""
 SPECIAL_TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
@@ -32,7 +34,8 @@ class Tokenizer:
     """A model's tokenizer, its chat template, and the ids its generation stops on."""
 
     backend: tokenizers.Tokenizer
-    template: ChatTemplate
+    chat_template: ChatTemplate | None
+    """None for a model that was made for raw text."""
     stop_ids: frozenset[int]
     """Ids that end a generation: the union of what generation config, config and tokenizer say."""
     pad_id: int
@@ -43,7 +46,7 @@ class Tokenizer:
     def load(cls, folder: Path, chat_template: Path | None = None) -> "Tokenizer":
         """Read from a model folder; `chat_template` replaces the model's own.
 
-        Raises ModelError for missing or broken files, TemplateError when there is no template.
+        Raises ModelError for missing or broken files, TemplateError for a broken template.
         """
         path = folder / "tokenizer.json"
         try:
@@ -57,7 +60,8 @@ class Tokenizer:
         settings = _read_json(folder / "tokenizer_config.json")
         config = _read_json(folder / "config.json")
         special = _special_tokens(settings)
-        template = ChatTemplate(_template_source(folder, settings, chat_template), special)
+        source = _template_source(folder, settings, chat_template)
+        template = None if source is None else ChatTemplate(source, special)
         stop_ids = _stop_ids(folder, config, backend.token_to_id(special.get("eos_token", "")))
         if not stop_ids:
             raise ModelError(
@@ -74,10 +78,28 @@ class Tokenizer:
             context_length=config.get("max_position_embeddings"),
         )
 
+    @property
+    def template(self) -> ChatTemplate:
+        """The chat template; TemplateError when the model has none."""
+        if self.chat_template is None:
+            raise TemplateError(
+                "the model has no chat template",
+                accepted="chat_template.jinja, or chat_template in tokenizer_config.json",
+                advice="choose an instruct model, or name a Jinja file in model.chat_template",
+            )
+        return self.chat_template
+
     def encode(self, text: str) -> Tokenized:
         """Ids and offsets of rendered text; special tokens in it count as such, none is added."""
         encoding = self.backend.encode(str.__str__(text), add_special_tokens=False)
         return Tokenized(encoding.ids, encoding.offsets)
+
+    def encode_document(self, text: str) -> list[int]:
+        """Ids of raw text as in pre-training: what the tokenizer puts around it, and its end."""
+        ids = list(self.backend.encode(text, add_special_tokens=True).ids)
+        known = (self.backend.token_to_id(token) for token in DOCUMENT_ENDS)
+        end = next((i for i in known if i is not None), min(self.stop_ids))
+        return ids if ids[-1:] == [end] else [*ids, end]
 
     def decode(self, ids: list[int], *, keep_special: bool = False) -> str:
         """Text of ids."""
@@ -110,7 +132,7 @@ def _special_tokens(settings: dict[str, Any]) -> dict[str, str]:
     return found
 
 
-def _template_source(folder: Path, settings: dict[str, Any], chosen: Path | None) -> str:
+def _template_source(folder: Path, settings: dict[str, Any], chosen: Path | None) -> str | None:
     path = chosen or folder / "chat_template.jinja"
     if chosen or path.exists():
         try:
@@ -120,14 +142,7 @@ def _template_source(folder: Path, settings: dict[str, Any], chosen: Path | None
     template = settings.get("chat_template")
     if isinstance(template, list):  # several named templates; the default one is for plain chats
         template = next((t["template"] for t in template if t.get("name") == "default"), None)
-    if not isinstance(template, str):
-        raise TemplateError(
-            "the model has no chat template",
-            where=str(folder),
-            accepted="chat_template.jinja, or chat_template in tokenizer_config.json",
-            advice="choose an instruct model, or name a Jinja file in model.chat_template",
-        )
-    return template
+    return template if isinstance(template, str) else None
 
 
 def _stop_ids(folder: Path, config: dict[str, Any], eos_id: int | None) -> set[int]:

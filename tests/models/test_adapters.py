@@ -1,0 +1,180 @@
+"""What learns: ranks and targets, variants, some weights only, float32 masters, starting again."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from luthier.errors import ModelError
+from luthier.models import (
+    LanguageModel,
+    TrainedWeights,
+    load_adapter,
+    load_model,
+    make_trainable,
+    merge_adapter,
+    pack,
+    save_adapter,
+    save_model,
+    trained_parameters,
+)
+from luthier.models.adapters import LeanLoraLinear
+from luthier.recipe import Embeddings, Full, LastLayers, LoRA, Tuning
+from tiny import write_model
+
+IDS = [[5, 6, 7, 8, 9, 10, 11, 12]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("llama"))
+
+
+def model_of(folder: Path, dtype: torch.dtype = torch.float32) -> LanguageModel:
+    return load_model(folder, dtype=dtype, device=torch.device("cpu"))
+
+
+def learning(folder: Path, tuning: Tuning) -> tuple[LanguageModel, dict[str, torch.nn.Parameter]]:
+    model = model_of(folder)
+    make_trainable(model, tuning, seed=0)
+    return model, trained_parameters(model.network)
+
+
+def lora(**settings: object) -> LoRA:
+    return LoRA.model_validate({"rank": 4, **settings})
+
+
+def shake(model: LanguageModel) -> None:
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in trained_parameters(model.network).values():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+
+
+def states(model: LanguageModel) -> torch.Tensor:
+    with torch.no_grad():
+        return model.hidden_states(pack(IDS, IDS))
+
+
+def test_targets_by_name_by_pattern_and_with_ranks(folder: Path) -> None:
+    def ranks(targets: object) -> dict[str, int]:
+        _, found = learning(folder, lora(targets=targets))
+        return {
+            n.split("model.model.model.")[-1]
+            .removeprefix("base_model.model.model.")
+            .split(".lora_A")[0]: p.shape[0]
+            for n, p in found.items()
+            if "lora_A" in n
+        }
+
+    assert set(ranks(["q_proj"])) == {f"layers.{i}.self_attn.q_proj" for i in (0, 1)}
+    assert set(ranks(["layers.1.mlp.*"])) == {
+        f"layers.1.mlp.{name}_proj" for name in ("gate", "up", "down")
+    }
+    assert ranks({"q_proj": 2, "layers.0.mlp.down_proj": 8}) == {
+        "layers.0.self_attn.q_proj": 2, "layers.1.self_attn.q_proj": 2,
+        "layers.0.mlp.down_proj": 8,
+    }  # fmt: skip
+    assert len(ranks("all-linear")) == 14
+
+
+def test_each_rank_keeps_the_scale_of_alpha_over_rank(folder: Path) -> None:
+    model, _ = learning(folder, lora(targets={"q_proj": 2, "v_proj": 8}, alpha=16))
+    scales = {
+        n.rsplit(".", 1)[-1]: m.scaling["default"]
+        for n, m in model.network.named_modules()
+        if isinstance(m, LeanLoraLinear)
+    }
+    assert scales == {"q_proj": 8.0, "v_proj": 2.0}
+    model, _ = learning(folder, lora(targets=["q_proj"], alpha=16, variants=["rslora"]))
+    layer = next(m for m in model.network.modules() if isinstance(m, LeanLoraLinear))
+    assert layer.scaling["default"] == 8.0  # 16 / sqrt(4)
+
+
+def test_bad_targets_and_ranks_are_named(folder: Path) -> None:
+    with pytest.raises(ModelError, match=r"no linear layer called wq.*some of down_proj, gate_pr"):
+        learning(folder, lora(targets=["wq"]))
+    with pytest.raises(ModelError, match=r"rank 40 is larger than model.layers.0.self_attn.q_proj"):
+        learning(folder, lora(rank=40))
+    with pytest.raises(ModelError, match="the model has 2 blocks"):
+        learning(folder, LastLayers(count=3))
+
+
+def test_dora_learns_a_magnitude_for_every_output(folder: Path) -> None:
+    _, found = learning(folder, lora(variants=["dora"], targets=["q_proj"]))
+    magnitudes = [p for n, p in found.items() if "magnitude" in n]
+    assert [p.shape for p in magnitudes] == [(32,), (32,)]
+
+
+def test_some_weights_learn_and_the_others_do_not(folder: Path) -> None:
+    _, last = learning(folder, LastLayers(count=1))
+    assert all(".layers.1." in n or n == "model.norm.weight" for n in last)
+    assert "model.norm.weight" in last
+    assert any(".layers.1." in n for n in last)
+    _, embeddings = learning(folder, Embeddings())
+    assert set(embeddings) == {"model.embed_tokens.weight"}
+    model, everything = learning(folder, Full())
+    assert sum(p.numel() for p in everything.values()) == model.base.num_parameters()
+
+
+@pytest.mark.parametrize(
+    "tuning", [Full(), LastLayers(count=1), Embeddings()], ids=lambda t: t.kind
+)
+def test_gradients_reach_everything_that_learns(folder: Path, tuning: Tuning) -> None:
+    model, found = learning(folder, tuning)
+    model.loss(pack(IDS, IDS)).total.backward()
+    for name, parameter in found.items():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_masters_gather_gradients_in_float32_and_round_back(folder: Path) -> None:
+    model = model_of(folder, torch.bfloat16)
+    make_trainable(model, Full(), seed=0)
+    trained = TrainedWeights(model.network)
+    plain = model_of(folder, torch.bfloat16)
+    make_trainable(plain, Full(), seed=0)
+    for _ in range(3):
+        model.loss(pack(IDS, IDS)).total.backward()
+    plain.loss(pack(IDS, IDS)).total.backward()
+    rounded = trained_parameters(plain.network)
+    for name, master in trained.masters.items():
+        assert master.dtype == torch.float32
+        assert master.grad is not None
+        one = rounded[name].grad
+        assert one is not None
+        torch.testing.assert_close(master.grad, 3 * one.float())
+    assert all(p.grad is None for p in model.network.parameters()), "let go at once"
+    with torch.no_grad():
+        for master in trained.masters.values():
+            master.add_(2.0)
+    trained.round()
+    for name, parameter in trained_parameters(model.network).items():
+        assert torch.equal(parameter, trained.masters[name].bfloat16())
+
+
+def test_an_adapter_goes_on_or_is_merged(folder: Path, tmp_path: Path) -> None:
+    model, _ = learning(folder, lora())
+    shake(model)
+    save_adapter(model, tmp_path / "adapter")
+    expected = states(model)
+    on = model_of(folder)
+    on.network = load_adapter(on.base, tmp_path / "adapter", is_trainable=True)
+    make_trainable(on, lora(), seed=5)
+    torch.testing.assert_close(states(on), expected)
+    assert trained_parameters(on.network).keys() == trained_parameters(model.network).keys()
+    merged = model_of(folder)
+    merge_adapter(merged, tmp_path / "adapter")
+    torch.testing.assert_close(states(merged), expected, rtol=1e-4, atol=1e-5)
+    make_trainable(merged, lora(), seed=5)
+    torch.testing.assert_close(states(merged), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_whole_model_is_saved_with_its_tokenizer(folder: Path, tmp_path: Path) -> None:
+    model, _ = learning(folder, Full())
+    shake(model)
+    save_model(model, tmp_path / "saved", folder)
+    again = model_of(tmp_path / "saved")
+    assert torch.equal(states(again), states(model))
+    names = {p.name for p in (tmp_path / "saved").iterdir()}
+    assert names >= {"tokenizer.json", "chat_template.jinja", "model.safetensors", "config.json"}
