@@ -16,7 +16,19 @@ CHATML = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-FAMILIES = ("llama", "mistral", "qwen3")
+WINDOW = 6
+FAMILIES: dict[str, dict[str, object]] = {
+    "llama": {}, "mistral": {"sliding_window": WINDOW}, "qwen3": {},
+    "gemma2": {"query_pre_attn_scalar": 8},
+    "gemma3_text": {"sliding_window": WINDOW, "sliding_window_pattern": 2},
+    "phi": {"partial_rotary_factor": 0.5}, "gpt2": {},
+}  # fmt: skip
+"""Architectures that run flat -> what their tiny configurations add."""
+PADDED_FAMILIES: dict[str, dict[str, object]] = {
+    "bloom": {},
+    "gpt_oss": {"num_local_experts": 2, "num_experts_per_tok": 1},
+}
+"""Architectures that do not: positions by distance, attention sinks."""
 
 
 def write_tokenizer(folder: Path, template: str = CHATML) -> None:
@@ -52,9 +64,8 @@ def write_model(folder: Path, family: str = "llama", *, seed: int = 0) -> Path:
         pad_token_id=0,
         tie_word_embeddings=True,
         initializer_range=0.2,
+        **{**FAMILIES, **PADDED_FAMILIES}[family],
     )
-    if hasattr(config, "sliding_window"):
-        config.sliding_window = None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)

@@ -151,7 +151,7 @@ def _ranks(model: PreTrainedModel, lora: LoRA) -> dict[str, int]:
                 raise _no_such_layer(pattern, layers)
             ranks |= dict.fromkeys(matching, own)
     for name, own in ranks.items():
-        smallest = min(layers[name].weight.shape)  # type: ignore[arg-type]
+        smallest = _smaller_side(layers[name])
         if own > smallest:
             raise ModelError(
                 f"rank {own} is larger than {name}, whose smaller side is {smallest}",
@@ -159,6 +159,12 @@ def _ranks(model: PreTrainedModel, lora: LoRA) -> dict[str, int]:
                 accepted=f"at most {smallest} for this layer",
             )
     return ranks
+
+
+def _smaller_side(layer: nn.Module) -> int:
+    if isinstance(layer, nn.Linear):  # whose weights in 4 bits have another shape
+        return min(layer.in_features, layer.out_features)
+    return min(cast(Tensor, layer.weight).shape)
 
 
 def _matches(name: str, pattern: str) -> bool:

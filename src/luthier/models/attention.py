@@ -13,7 +13,7 @@ S keys a tile sees.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -34,6 +34,29 @@ class Tile:
     start: int
     end: int
     keys: tuple[tuple[int, int], ...]
+
+    def within(self, window: int | None) -> tuple[tuple[tuple[int, int], ...], int | None]:
+        """Key ranges that any row sees through a window, and what each row does not see of them.
+
+        A row sees the last `window` keys up to its own. Of the ranges returned, row r does not see
+        key j where j - r is at most the number returned; None hides nothing.
+        """
+        rows = self.end - self.start
+        first = sum(end - start for start, end in self.keys) - rows
+        if window is None or first + rows <= window:
+            return self.keys, None
+        skipped = max(0, first - window + 1)
+        return _without_first(self.keys, skipped), first - window - skipped
+
+
+class Scoring(NamedTuple):
+    """How queries and keys become scores."""
+
+    scale: float
+    window: int | None = None
+    """Keys a query sees, its own included; None: all before it."""
+    cap: float | None = None
+    """Scores are cap x tanh(score / cap) (Gemma 2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +102,17 @@ class FlatLayout:
         return cls(tuple(tiles))
 
 
+def _without_first(ranges: tuple[tuple[int, int], ...], count: int) -> tuple[tuple[int, int], ...]:
+    """The ranges less their first `count` members."""
+    kept = []
+    for start, end in ranges:
+        cut = min(count, end - start)
+        count -= cut
+        if start + cut < end:
+            kept.append((start + cut, end))
+    return tuple(kept)
+
+
 def _joined(ranges: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
     """Neighbouring ranges as one, empty ones gone."""
     joined: list[tuple[int, int]] = []
@@ -90,13 +124,15 @@ def _joined(ranges: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
     return tuple(joined)
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, layout: FlatLayout, scale: float) -> Tensor:
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, layout: FlatLayout, scoring: Scoring
+) -> Tensor:
     """Attention of a flat batch.
 
     query [K, T, G, D], key and value [K, T, D] -> [K, T, G, D], in the query's dtype; softmax in
     float32. Probabilities are recomputed in the backward pass, never stored.
     """
-    mixed: Tensor = _FlatAttention.apply(query, key, value, layout, scale)  # type: ignore[no-untyped-call]
+    mixed: Tensor = _FlatAttention.apply(query, key, value, layout, scoring)  # type: ignore[no-untyped-call]
     return mixed
 
 
@@ -112,17 +148,26 @@ def _ahead(dtype: torch.dtype, device: torch.device) -> Tensor:
     return full.triu_(1)[:, None]
 
 
-def _shares(query: Tensor, key: Tensor, scale: float) -> Tensor:
-    """Softmax over the keys, [K, L * G, S] in at least float32.
+def _scores(query: Tensor, key: Tensor, scoring: Scoring) -> Tensor:
+    """Scores [K, L * G, S] before any mask; query [K, L, G, D], key [K, S, D]."""
+    scores = _scaled_product(query.flatten(1, 2), key.transpose(1, 2), scoring.scale)
+    if scoring.cap is not None:
+        scores.div_(scoring.cap).tanh_().mul_(scoring.cap)
+    return scores
 
-    query [K, L, G, D], key [K, S, D]. The last L keys are the query rows' own, seen causally; L is
-    at most TILE.
+
+def _shares(scores: Tensor, rows: int, hidden: int | None) -> Tensor:
+    """Softmax over the keys, [K, L * G, S] in at least float32; overwrites the scores.
+
+    The last L keys are the query rows' own, seen causally; L is at most TILE. Row r does not see
+    key j where j - r is at most `hidden`.
     """
-    rows, groups = query.shape[1:3]
-    scores = _scaled_product(query.flatten(1, 2), key.transpose(1, 2), scale)
+    by_row = scores.unflatten(1, (rows, -1))
     if rows > 1:
-        own = scores.unflatten(1, (rows, groups))[..., -rows:]
-        own.add_(_ahead(scores.dtype, scores.device)[:rows, :, :rows])
+        by_row[..., -rows:].add_(_ahead(scores.dtype, scores.device)[:rows, :, :rows])
+    if hidden is not None:
+        behind = torch.full_like(scores[0, :rows], -torch.inf).tril_(hidden)
+        by_row.add_(behind[:, None])
     return torch.softmax(scores, dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
 
 
@@ -134,20 +179,23 @@ def _scaled_product(a: Tensor, b: Tensor, scale: float) -> Tensor:
 class _FlatAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: FlatLayout,
-                scale: float) -> Tensor:  # fmt: skip
+                scoring: Scoring) -> Tensor:  # fmt: skip
         output = torch.empty_like(query, memory_format=torch.contiguous_format)
         for tile in layout.tiles:
             rows = slice(tile.start, tile.end)
-            shares = _shares(query[:, rows], _gathered(key, tile.keys), scale)
-            mixed = torch.bmm(shares.to(value.dtype), _gathered(value, tile.keys))
+            keys, hidden = tile.within(scoring.window)
+            scores = _scores(query[:, rows], _gathered(key, keys), scoring)
+            shares = _shares(scores, tile.end - tile.start, hidden)
+            mixed = torch.bmm(shares.to(value.dtype), _gathered(value, keys))
             output[:, rows] = mixed.view_as(output[:, rows])
         ctx.save_for_backward(query, key, value)
-        ctx.layout, ctx.scale = layout, scale
+        ctx.layout, ctx.scoring = layout, scoring
         return output
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value = ctx.saved_tensors
+        scoring: Scoring = ctx.scoring
         grad_output = gradients[0].contiguous()
         grad_query = torch.empty_like(query)
         # A shared prefix collects the gradients of all its continuations: float32 keeps them exact.
@@ -155,19 +203,24 @@ class _FlatAttention(torch.autograd.Function):
         grad_value = torch.zeros_like(grad_key)
         for tile in ctx.layout.tiles:
             rows = slice(tile.start, tile.end)
-            tile_key, tile_value = _gathered(key, tile.keys), _gathered(value, tile.keys)
+            keys, hidden = tile.within(scoring.window)
+            tile_key, tile_value = _gathered(key, keys), _gathered(value, keys)
             tile_query, tile_grad = query[:, rows].flatten(1, 2), grad_output[:, rows].flatten(1, 2)
-            shares = _shares(query[:, rows], tile_key, ctx.scale)
+            scores = _scores(query[:, rows], tile_key, scoring)
+            bend = None if scoring.cap is None else 1 - (scores.float() / scoring.cap).square_()
+            shares = _shares(scores, tile.end - tile.start, hidden)
             low = shares.to(value.dtype)
-            _scatter(grad_value, torch.bmm(low.transpose(1, 2), tile_grad), tile.keys)
+            _scatter(grad_value, torch.bmm(low.transpose(1, 2), tile_grad), keys)
             grad_shares = torch.bmm(tile_grad, tile_value.transpose(1, 2)).to(shares.dtype)
             grad_scores = torch._softmax_backward_data(grad_shares, shares, -1, shares.dtype)
+            if bend is not None:
+                grad_scores *= bend
             flat = grad_scores.to(query.dtype)
-            grad_query[:, rows] = _scaled_product(flat, tile_key, ctx.scale).view_as(
+            grad_query[:, rows] = _scaled_product(flat, tile_key, scoring.scale).view_as(
                 grad_query[:, rows]
             )
-            _scatter(grad_key, torch.bmm(flat.transpose(1, 2), tile_query), tile.keys)
-        grad_key.mul_(ctx.scale)
+            _scatter(grad_key, torch.bmm(flat.transpose(1, 2), tile_query), keys)
+        grad_key.mul_(scoring.scale)
         return grad_query, grad_key.to(key.dtype), grad_value.to(value.dtype), None, None
 
 
@@ -181,21 +234,11 @@ def _scatter(total: Tensor, part: Tensor, ranges: tuple[tuple[int, int], ...]) -
 class KeyValues(Protocol):
     """Keys and values of earlier tokens, which new queries attend to as well."""
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring
+    ) -> Tensor:
         """Remember the new key and value [K, T, D]; attention of query [K, T, G, D], same shape."""
         ...
-
-
-def _refuse_unknown(settings: dict[str, Any], num_tokens: int) -> None:
-    window = settings.get("sliding_window")
-    unknown = [name for name in ("softcap", "s_aux") if settings.get(name) is not None]
-    if window is not None and num_tokens > window:
-        unknown.append(f"a sliding window of {window} tokens")
-    if unknown:
-        raise ModelError(
-            f"the model's attention uses {', '.join(unknown)}, which is not supported yet",
-            advice="choose another architecture, or shorten the examples below the window",
-        )
 
 
 def flat_attention_forward(
@@ -215,17 +258,19 @@ def flat_attention_forward(
     kinds of attention that are not computed here, rather than leave them out.
     """
     assert query.shape[0] == 1, "flat batches have one token axis"
-    _refuse_unknown(kwargs, key.shape[2])
+    if kwargs.get("s_aux") is not None:
+        raise ModelError("the model's attention has sinks, which are not computed here")
     _, num_query_heads, num_tokens, width = query.shape
     num_heads = key.shape[1]
     grouped = query[0].unflatten(0, (num_heads, num_query_heads // num_heads)).transpose(1, 2)
     grouped, key, value = grouped.contiguous(), key[0].contiguous(), value[0].contiguous()
     scale = scaling if scaling is not None else width**-0.5
+    scoring = Scoring(scale, kwargs.get("sliding_window"), kwargs.get("softcap"))
     if cache is not None:
-        mixed = cache.attend(int(module.layer_idx), grouped, key, value, scale)  # type: ignore[arg-type]
+        mixed = cache.attend(int(module.layer_idx), grouped, key, value, scoring)  # type: ignore[arg-type]
     else:
         assert flat_layout is not None, "a flat batch brings its layout"
-        mixed = attend(grouped, key, value, flat_layout, scale)
+        mixed = attend(grouped, key, value, flat_layout, scoring)
     return mixed.permute(1, 0, 2, 3).reshape(1, num_tokens, num_query_heads, width), None
 
 

@@ -40,6 +40,8 @@ class FlatBatch:
     num_tokens: int
     """Tokens of the sequences as they came, shared or not: what throughput counts."""
     num_sequences: int
+    segments: tuple[tuple[int, int], ...]
+    """Length of each segment, and the segment it continues or -1; the last one is filler."""
 
     def to(self, device: torch.device) -> "FlatBatch":
         """The same batch on another device."""
@@ -54,6 +56,7 @@ class FlatBatch:
             self.owners.to(device, non_blocking=True),
             self.num_tokens,
             self.num_sequences,
+            self.segments,
         )
 
 
@@ -105,6 +108,7 @@ def pack(
         owners=torch.tensor(owners, dtype=torch.int64),
         num_tokens=sum(len(ids) for ids in input_ids),
         num_sequences=len(input_ids),
+        segments=tuple((len(s.tokens), s.parent) for s in segments),
     )
 
 

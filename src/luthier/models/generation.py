@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from luthier.models.adapters import fixed_adapters
-from luthier.models.attention import FlatLayout, attend
+from luthier.models.attention import FlatLayout, Scoring, attend
 from luthier.models.loading import LanguageModel
 
 FILL_TOKENS = 2048
@@ -87,13 +87,15 @@ class KeyValueCache:
             values[target, :, :length] = values[source, :, :length]
         self.lengths[target] = length
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring
+    ) -> Tensor:
         """Remember key and value [K, T, D]; attention of query [K, T, G, D], same shape."""
         if self._layout is None:
-            return self._step(layer, query, key, value, scale)
+            return self._step(layer, query, key, value, scoring)
         if self._first_slot < 0:
             self._prefix[layer] = (key, value)
-            return attend(query, key, value, self._layout, scale)
+            return attend(query, key, value, self._layout, scoring)
         keys, values = self._slot_tensors(layer, key)
         start = 0
         for i, length in enumerate(self._new_lengths):
@@ -104,7 +106,7 @@ class KeyValueCache:
             prefix_key, prefix_value = self._prefix[layer]
             key = torch.cat((prefix_key, key), dim=1)
             value = torch.cat((prefix_value, value), dim=1)
-        return attend(query, key, value, self._layout, scale)
+        return attend(query, key, value, self._layout, scoring)
 
     def _slot_tensors(self, layer: int, like: Tensor) -> tuple[Tensor, Tensor]:
         if layer not in self._slots:
@@ -112,7 +114,9 @@ class KeyValueCache:
             self._slots[layer] = (like.new_zeros(shape), like.new_zeros(shape))
         return self._slots[layer]
 
-    def _step(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    def _step(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring
+    ) -> Tensor:
         """One new token per slot: T = number of slots in use."""
         num_heads, num_rows, groups, width = query.shape
         keys, values = self._slot_tensors(layer, key)
@@ -122,15 +126,21 @@ class KeyValueCache:
         values[rows, :, positions] = value.transpose(0, 1)
         longest = int(positions.max()) + 1
         own = query.transpose(0, 1) @ keys[:num_rows, :, :longest].transpose(2, 3)
-        ahead = torch.arange(longest) > positions[:, None]
-        scores = own.float().masked_fill_(ahead[:, None, None].to(own.device), -torch.inf)
+        scores = own.float()
         if layer in self._prefix:
             flat = query.reshape(num_heads, num_rows * groups, width)
             shared = torch.bmm(flat, self._prefix[layer][0].transpose(1, 2)).float()
             shared = shared.view(num_heads, num_rows, groups, -1).transpose(0, 1)
             scores = torch.cat((shared, scores), dim=-1)
-        shares = scores.mul_(scale).softmax(dim=-1).to(query.dtype)
-        prefix_length = shares.shape[-1] - longest
+        prefix_length = scores.shape[-1] - longest
+        scores.mul_(scoring.scale)
+        if scoring.cap is not None:
+            scores.div_(scoring.cap).tanh_().mul_(scoring.cap)
+        # Distance of each key behind the new token; negative lies ahead.
+        behind = prefix_length + positions[:, None] - torch.arange(scores.shape[-1])
+        unseen = behind < 0 if scoring.window is None else (behind < 0) | (behind >= scoring.window)
+        scores.masked_fill_(unseen[:, None, None].to(scores.device), -torch.inf)
+        shares = scores.softmax(dim=-1).to(query.dtype)
         mixed = shares[..., prefix_length:] @ values[:num_rows, :, :longest]
         mixed = mixed.transpose(0, 1)
         if prefix_length:
@@ -156,11 +166,34 @@ def generate(
     """
     if not prompts:
         return []
+    if model.padded_because:
+        return _generate_plainly(model, prompts, max_new_tokens, stop_ids, observe)
     if num_slots is None:
         length = max(len(prompt) for prompt in prompts) - _common_prefix(prompts) + max_new_tokens
         num_slots = min(MAX_SLOTS, max(1, CACHE_BYTES // (length * bytes_per_token(model))))
     with fixed_adapters(model.network):
         return _Batch(model, prompts, max_new_tokens, frozenset(stop_ids), num_slots).run(observe)
+
+
+def _generate_plainly(
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    stop_ids: Collection[int],
+    observe: Callable[[int], None],
+) -> list[Generated]:
+    """The same by transformers alone, one prompt after the other."""
+    answers = []
+    for prompt in prompts:
+        ids = torch.tensor([prompt], device=model.device)
+        found = model.network.generate(  # type: ignore[operator]
+            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_new_tokens,
+            do_sample=False, eos_token_id=list(stop_ids), pad_token_id=min(stop_ids),
+        )[0, len(prompt) :].tolist()  # fmt: skip
+        stopped = bool(found) and found[-1] in stop_ids
+        answers.append(Generated(found[:-1] if stopped else found, stopped))
+        observe(len(answers))
+    return answers
 
 
 class _Batch:

@@ -142,7 +142,9 @@ def _gated(self: Any, x: Tensor) -> Tensor:
 @torch.no_grad()
 def _agree(module: nn.Module, width: int, lean: Callable[[Any, Tensor], Tensor]) -> bool:
     """Whether the lean form gives what the module gives, up to rounding."""
-    weight = next(module.parameters())
+    weight = next((p for p in module.parameters() if p.is_floating_point()), None)
+    if weight is None:  # in 4 bits
+        return False
     probe = torch.linspace(-3, 5, 2 * width, device=weight.device).sin_().mul_(3)
     probe = probe.view(1, 2, width).to(weight.dtype)
     rounding = torch.finfo(weight.dtype).eps

@@ -2,8 +2,8 @@
 
 Loads safetensors weights through transformers' modelling code, frozen, in the precision asked for,
 and offers the two things the rest needs: hidden states of a flat batch, and the head. Before the
-model is used, one small flat batch is compared with plain attention: an architecture whose
-attention the flat form does not reproduce is refused, not guessed.
+model is used, one small flat batch is compared with transformers' own computation: an architecture
+that the flat form does not reproduce runs padded, and says so.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,8 @@ from luthier.models import attention
 from luthier.models.flat import FlatBatch, pack
 from luthier.models.head import Head, HeadLoss, head_loss, token_losses
 from luthier.models.lean import make_lean
-from luthier.models.quantizing import four_bits
+from luthier.models.padded import unfold
+from luthier.models.quantizing import four_bits, keep_differentiable
 
 PROBE_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6, torch.bfloat16: 0.1}
 """Largest relative difference of hidden states between flat and plain attention, by precision."""
@@ -38,9 +39,17 @@ class LanguageModel:
     base: PreTrainedModel
     """The transformers model inside `network`."""
     device: torch.device
+    padded_because: str = ""
+    """Why flat batches are computed as padded rows; empty where they are computed flat."""
 
     def hidden_states(self, batch: FlatBatch) -> Tensor:
         """Final hidden states [T, H] of a flat batch."""
+        if self.padded_because:
+            rows = unfold(batch)
+            output = self.base.base_model(
+                input_ids=rows.input_ids, attention_mask=rows.mask, use_cache=False
+            )
+            return output.last_hidden_state.flatten(0, 1)[rows.places]  # type: ignore[no-any-return]
         return self.run(batch.input_ids, batch.position_ids, flat_layout=batch.layout)
 
     def run(self, input_ids: Tensor, position_ids: Tensor, **attention_state: object) -> Tensor:
@@ -105,16 +114,17 @@ def load_model(
     Raises ModelError when the folder is no causal language model, or its attention cannot run flat.
     """
     attention.register()
+    quantization = four_bits(dtype) if quantize == "nf4" else None
     transformers_logging.disable_progress_bar()
     try:
         model = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
-            attn_implementation=attention.FLAT,
+            attn_implementation="eager",
             use_safetensors=True,
             trust_remote_code=allow_remote_code,
             local_files_only=True,
-            quantization_config=four_bits(dtype) if quantize == "nf4" else None,
+            quantization_config=quantization,
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(
@@ -124,16 +134,33 @@ def load_model(
         ) from error
     model.requires_grad_(False)
     model.eval()
+    keep_differentiable(model)
     loaded = LanguageModel(model, model, device)
     _check_head(loaded, folder)
     if quantize == "none":
         model.to(device)  # type: ignore[arg-type] # transformers' decorator hides the signature
+    silence_dropout(model)
     rows = _probe_rows()
     plain = _plain_hidden(loaded, rows)
     if device.type == "cpu":
         make_lean(model)
-    _prove_flat(loaded, rows, plain, folder)
+    loaded.padded_because = _why_not_flat(loaded, rows, plain)
+    if loaded.padded_because:
+        _pad(loaded, rows, plain, folder)
     return loaded
+
+
+def silence_dropout(network: nn.Module) -> None:
+    """Turn off what dropout the architecture has of its own: only the recipe's is used.
+
+    Some old architectures drop a tenth of everything by default, which would make a shared prompt
+    and a separate one differ, and the first loss unlike the model's own.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0  # type: ignore[assignment]
 
 
 def _check_head(model: LanguageModel, folder: Path) -> None:
@@ -150,27 +177,51 @@ def _probe_rows() -> list[list[int]]:
 @torch.no_grad()
 def _plain_hidden(model: LanguageModel, rows: list[list[int]]) -> Tensor:
     """Hidden states [N, H] before the last id of each row, by transformers alone."""
-    try:
-        model.base.set_attn_implementation("eager")
-        return torch.stack([_last_hidden(model, row[:-1]) for row in rows])
-    finally:
-        model.base.set_attn_implementation(attention.FLAT)
+    return torch.stack([_last_hidden(model, row[:-1]) for row in rows])
 
 
 @torch.no_grad()
-def _prove_flat(model: LanguageModel, rows: list[list[int]], plain: Tensor, folder: Path) -> None:
-    """Compare hidden states of the rows as one flat batch with the plain ones."""
+def _why_not_flat(model: LanguageModel, rows: list[list[int]], plain: Tensor) -> str:
+    """What keeps rows from coming out in a flat batch as they do by themselves, or nothing."""
+    kind = model.base.config.model_type
+    if not model.base._can_set_attn_implementation():
+        return f"{kind} models compute attention in a way of their own"
+    model.base.set_attn_implementation(attention.FLAT)
     labels = [[-100] * (len(row) - 1) + row[-1:] for row in rows]
     batch = pack(rows, labels).to(model.device)
-    flat = model.hidden_states(batch)[batch.index]
-    difference = ((flat - plain).abs().max() / plain.abs().max()).item()
-    if not difference <= PROBE_TOLERANCE.get(flat.dtype, 0.1):
+    try:
+        flat = model.hidden_states(batch)[batch.index]
+    except (ModelError, TypeError, RuntimeError) as error:
+        return f"{kind} models cannot run without padding: {str(error).splitlines()[0]}"
+    difference = _difference(flat, plain)
+    if difference <= PROBE_TOLERANCE.get(flat.dtype, 0.1):
+        return ""
+    return (
+        f"{kind} models come out differently without padding (by {difference:.2g} of the largest)"
+    )
+
+
+@torch.no_grad()
+def _pad(model: LanguageModel, rows: list[list[int]], plain: Tensor, folder: Path) -> None:
+    """Let the model run padded rows; ModelError when not even they come out right."""
+    # transformers' sdpa knows no cap on scores.
+    has_cap = getattr(model.base.config, "attn_logit_softcapping", None)
+    is_fast = model.base._supports_sdpa and not has_cap
+    if model.base._can_set_attn_implementation():
+        model.base.set_attn_implementation("sdpa" if is_fast else "eager")
+    batch = pack(rows, [[-100] * (len(row) - 1) + row[-1:] for row in rows]).to(model.device)
+    difference = _difference(model.hidden_states(batch)[batch.index], plain)
+    if not difference <= PROBE_TOLERANCE.get(plain.dtype, 0.1):
         raise ModelError(
-            f"attention of {model.base.config.model_type!r} comes out differently without padding "
-            f"(relative difference {difference:.2g})",
+            f"{model.padded_because}, and also with padding (by {difference:.2g})",
             where=str(folder),
             advice="choose another architecture; Llama and Qwen families are known to work",
         )
+
+
+def _difference(found: Tensor, expected: Tensor) -> float:
+    """Largest difference, relative to the largest value."""
+    return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
 def _last_hidden(model: LanguageModel, ids: list[int]) -> Tensor:
