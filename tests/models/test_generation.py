@@ -15,7 +15,7 @@ from luthier.models import (
 )
 from luthier.models.attention import FLAT
 from luthier.recipe import LoRA
-from tiny import FAMILIES, write_model
+from tiny import FAMILIES, PADDED_FAMILIES, write_model
 
 PROMPTS = [
     [9, 8, 7, 6, 5, 20],
@@ -26,7 +26,7 @@ PROMPTS = [
 ]
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=[*FAMILIES, *PADDED_FAMILIES])
 def model(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> LanguageModel:
@@ -36,7 +36,8 @@ def model(
 
 def reference(model: LanguageModel, prompt: list[int], stop_ids: set[int], most: int) -> list[int]:
     """The greedy answer, one whole forward per token, by transformers' own attention."""
-    model.base.set_attn_implementation("eager")
+    if not model.padded_because:
+        model.base.set_attn_implementation("eager")
     ids = list(prompt)
     with torch.no_grad():
         while len(ids) < len(prompt) + most:
@@ -44,7 +45,8 @@ def reference(model: LanguageModel, prompt: list[int], stop_ids: set[int], most:
             if token in stop_ids:
                 break
             ids.append(token)
-    model.base.set_attn_implementation(FLAT)
+    if not model.padded_because:
+        model.base.set_attn_implementation(FLAT)
     return ids[len(prompt) :]
 
 

@@ -188,7 +188,7 @@ def _generate_plainly(
         ids = torch.tensor([prompt], device=model.device)
         found = model.network.generate(  # type: ignore[operator]
             input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_new_tokens,
-            do_sample=False, eos_token_id=list(stop_ids), pad_token_id=min(stop_ids),
+            do_sample=False, eos_token_id=[*stop_ids] or [-1], pad_token_id=0,
         )[0, len(prompt) :].tolist()  # fmt: skip
         stopped = bool(found) and found[-1] in stop_ids
         answers.append(Generated(found[:-1] if stopped else found, stopped))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 
-from luthier.pipeline.events import Event, StageStarted
+from luthier.pipeline.events import Event, Note, StageStarted
 from luthier.report import StageTime, StepPoint, ValidationPoint
 from luthier.runs import JsonLines, Run
 from luthier.training import StepDone, Validated
@@ -33,6 +33,16 @@ class Journal:
         elif isinstance(event, Validated):
             self._lines.append({"event": "validation", **asdict(event)})
         self._observe(event)
+
+    def warn(self, text: str) -> None:
+        """Say something that the report is to say as well, once."""
+        if text not in self.warnings():
+            self._lines.append({"event": "warning", "text": text})
+        self._observe(Note(text))
+
+    def warnings(self) -> tuple[str, ...]:
+        """What the report is to warn of."""
+        return tuple(e["text"] for e in self._lines.read() if e["event"] == "warning")
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

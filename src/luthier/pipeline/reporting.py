@@ -63,7 +63,7 @@ def build_report(
             ),
             NextStep("Load it in transformers with PEFT", str(run.path("adapter"))),
         ),
-        warnings=_warnings(prepared.findings, outcome),
+        warnings=(*journal.warnings(), *_warnings(prepared.findings, outcome)),
     )
 
 

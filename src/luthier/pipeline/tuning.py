@@ -188,7 +188,10 @@ class _Path:
         return self._conclude([*baselines, tuned], outcome)
 
     def _load(self) -> LanguageModel:
-        return load_start(self.recipe, self.prepared.source)
+        model = load_start(self.recipe, self.prepared.source)
+        if model.padded_because:
+            self.journal.warn(f"{model.padded_because}; batches are padded, which is slower")
+        return model
 
     def _predictor(self, name: str, model: LanguageModel, num_shots: int = 0) -> LocalPredictor:
         return LocalPredictor(
