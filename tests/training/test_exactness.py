@@ -36,7 +36,7 @@ def examples(method: Method) -> list[EncodedExample]:
     pairs: list[EncodedExample] = []
     for i in range(4):
         chosen = sequence(i, 10 + i, 4)
-        ids = [*chosen.input_ids[:10 + i], 7, 30 + i, 8]
+        ids = [*chosen.input_ids[: 10 + i], 7, 30 + i, 8]
         labels = [IGNORED] * (10 + i) + [7, 30 + i, 8]
         pairs.append(EncodedPair(chosen, Encoded("x", ids, labels, ((10 + i, 13 + i),))))
     return pairs

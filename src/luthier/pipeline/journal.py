@@ -12,7 +12,7 @@ from dataclasses import asdict
 from luthier.pipeline.events import Event, Note, StageStarted
 from luthier.report import StageTime, StepPoint, ValidationPoint
 from luthier.runs import JsonLines, Run
-from luthier.training import StepDone, Validated
+from luthier.training import Squeezed, StepDone, Validated
 
 
 class Journal:
@@ -32,6 +32,11 @@ class Journal:
             self._lines.append({"event": "step", **asdict(event)})
         elif isinstance(event, Validated):
             self._lines.append({"event": "validation", **asdict(event)})
+        elif isinstance(event, Squeezed):
+            self.warn(
+                f"memory ran out; training goes on with {event.micro_batch_tokens} tokens at once"
+                + (", activations computed twice" if event.activations == "recompute" else "")
+            )
         self._observe(event)
 
     def warn(self, text: str) -> None:

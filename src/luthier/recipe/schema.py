@@ -246,6 +246,11 @@ class Training(Section):
     """Longest example in tokens; longer ones are dropped and listed, never cut."""
     learning_rate: float | Auto = Field(default="auto")
     """Peak learning rate."""
+    activations: Literal["keep", "recompute", "offload"] = "keep"
+    """What the backward pass needs: kept, computed again (less memory, a third more work), or kept
+    in the host's memory instead of the GPU's."""
+    optimizer: Literal["adamw", "adamw-8bit"] = "adamw"
+    """adamw-8bit keeps its moments in 8 bits; needs bitsandbytes."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Course of the learning rate after the warm-up."""
     warmup_ratio: float = Field(default=0.05, ge=0, lt=1)

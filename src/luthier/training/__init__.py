@@ -1,5 +1,6 @@
 """Ids become steps and checkpoints: one loop, many objectives."""
 
+from luthier.training.gradients import Squeezed
 from luthier.training.loop import (
     Outcome,
     Saved,
@@ -11,6 +12,7 @@ from luthier.training.loop import (
 )
 from luthier.training.objectives import Measured, Objective, SupervisedObjective, measure
 from luthier.training.preferences import NEEDS_REFERENCE, build_objective
+from luthier.training.ranks import Ranks, join_ranks
 from luthier.training.references import reference_key, reference_logprobs, with_references
 
 __all__ = [
@@ -18,13 +20,16 @@ __all__ = [
     "Measured",
     "Objective",
     "Outcome",
+    "Ranks",
     "Saved",
+    "Squeezed",
     "StepDone",
     "SupervisedObjective",
     "Surroundings",
     "TrainingEvent",
     "Validated",
     "build_objective",
+    "join_ranks",
     "measure",
     "reference_key",
     "reference_logprobs",

@@ -8,6 +8,7 @@ changes memory and speed, never the sum of losses. No torch.
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class StepPlan:
         return order[start : start + self.batch_size]
 
 
+@lru_cache(maxsize=2)
 def _order(num_examples: int, seed: int, epoch: int) -> list[int]:
     order = list(range(num_examples))
     random.Random(f"{seed}/{epoch}").shuffle(order)  # noqa: S311 - an order, not a secret

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from luthier.errors import CheckpointError
+from luthier.training.memory import Activations
 
 PREFIX = "step-"
 KEPT = 2
@@ -37,6 +38,9 @@ class Progress:
     num_worse: int = 0
     """Validation losses in a row that were not better than the best."""
     stopped_early: bool = False
+    micro_batch_tokens: int = 0
+    """Tokens computed at once, as memory allowed."""
+    activations: Activations = "keep"
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,14 +185,14 @@ def restore(
 ) -> None:
     """Put weights, moments and the random state back where they were."""
     load_weights(checkpoint.weights, parameters)
-    for name, parameter in parameters.items():
-        if f"{name}/exp_avg" in checkpoint.moments:
-            optimizer.state[parameter] = {
-                key: checkpoint.moments[f"{name}/{key}"].to(
-                    "cpu" if key == "step" else parameter.device
-                )
-                for key in ("step", "exp_avg", "exp_avg_sq")
-            }
+    for key, value in checkpoint.moments.items():
+        name, _, kind = key.rpartition("/")
+        parameter = parameters[name]
+        if kind == "step":  # torch's AdamW counts in a tensor, the 8-bit one in a number
+            is_torch = isinstance(optimizer, torch.optim.AdamW)
+            optimizer.state[parameter][kind] = value if is_torch else int(value)
+        else:
+            optimizer.state[parameter][kind] = value.to(parameter.device)
     torch.set_rng_state(checkpoint.random_state)
 
 
@@ -206,7 +210,7 @@ def _moments(
     parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> dict[str, Tensor]:
     return {
-        f"{name}/{key}": value.detach().cpu().contiguous()
+        f"{name}/{key}": torch.as_tensor(value).detach().cpu().contiguous()
         for name, parameter in parameters.items()
         for key, value in optimizer.state.get(parameter, {}).items()
     }

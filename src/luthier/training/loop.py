@@ -21,10 +21,12 @@ from luthier.models.trained import TrainedWeights
 from luthier.recipe import Training, settled
 from luthier.tokens import EncodedExample
 from luthier.training import checkpoints
-from luthier.training.batches import StepPlan, cut_by_tokens
+from luthier.training.batches import StepPlan
 from luthier.training.checkpoints import Progress
+from luthier.training.gradients import Gradients, Squeezed
 from luthier.training.objectives import Measured, Objective
 from luthier.training.optimizers import build_optimizer, learning_rate_factor
+from luthier.training.ranks import Ranks
 
 BEST = "best.safetensors"
 
@@ -67,7 +69,7 @@ class Saved:
     step: int
 
 
-TrainingEvent = StepDone | Validated | Saved
+TrainingEvent = StepDone | Validated | Saved | Squeezed
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,8 @@ class Surroundings:
     """Asked after every step; when true, a checkpoint is written and the loop ends."""
     memory: Callable[[], int]
     """Peak memory in bytes."""
+    ranks: Ranks = field(default_factory=Ranks)
+    """The processes that train together."""
     resumed: Callable[[int], None] = lambda step: None
     """Told the step training goes on from, before the first one."""
 
@@ -131,16 +135,26 @@ class _Loop:
             training.seed,
             training.max_steps,
         )
-        self.lengths = [example.num_tokens for example in examples]
         self.trained = TrainedWeights(model.network)
         self.parameters = self.trained.masters
-        self.optimizer = build_optimizer(self.parameters.values(), training.weight_decay)
-        self.progress = Progress(step=0, recipe_hash=surroundings.recipe_hash)
+        self.optimizer = build_optimizer(
+            self.parameters.values(), training.optimizer, training.weight_decay
+        )
+        self.gradients = Gradients(model, objective, examples, self.trained, surroundings.ranks)
+        self.progress = Progress(
+            step=0,
+            recipe_hash=surroundings.recipe_hash,
+            micro_batch_tokens=settled(training.micro_batch_tokens),
+            activations=training.activations,
+        )
 
     def run(self) -> Outcome:
         self._resume()
         every = settled(self.training.evaluate_every)
         self.model.network.train()
+        if self.progress.step < self.plan.num_steps:
+            epoch = range(min(self.plan.steps_per_epoch, self.plan.num_steps))
+            self._note(self.gradients.try_largest([self.plan.examples_of(s) for s in epoch]))
         while self.progress.step < self.plan.num_steps and not self.progress.stopped_early:
             self._step()
             is_last = self.progress.step == self.plan.num_steps
@@ -168,34 +182,21 @@ class _Loop:
             checkpoints.restore(found, self.parameters, self.optimizer)
             self.trained.round()
             self.progress = found.progress
+        self.gradients.use(self.progress.micro_batch_tokens, self.progress.activations)
         self.surroundings.resumed(self.progress.step)
 
     def _step(self) -> None:
         started = time.perf_counter()
         step = self.progress.step
         chosen = self.plan.examples_of(step)
-        examples = [self.examples[i] for i in chosen]
-        count, budget = self.objective.count(examples), settled(self.training.micro_batch_tokens)
-        baseline = self.objective.baseline(self.model, examples, budget)
-        total, num_tokens, watched = 0.0, 0, dict[str, float]()
-        for group in cut_by_tokens(chosen, self.lengths, budget):
-            members = [self.examples[i] for i in group]
-            batch = self.objective.collate(members)
-            num_tokens += batch.num_tokens
-            losses = self.objective.losses(
-                self.model, batch.to(self.model.device), members, baseline
-            )
-            (losses.total / count).backward()
-            total += losses.total.item()
-            for name, value in losses.watched.items():
-                watched[name] = watched.get(name, 0.0) + value / len(chosen)
-        mean = total / count
+        tally, squeezed = self.gradients.of_step(chosen)
+        self._note(squeezed)
         norm = torch.nn.utils.clip_grad_norm_(
             self.parameters.values(), self.training.max_grad_norm
         ).item()
-        if not (math.isfinite(mean) and math.isfinite(norm)):
+        if not (math.isfinite(tally.loss) and math.isfinite(norm)):
             raise TrainingError(
-                f"the loss is {mean} and the gradient's norm {norm}",
+                f"the loss is {tally.loss} and the gradient's norm {norm}",
                 where=f"step {step + 1}",
                 advice="lower training.learning_rate; the last checkpoint is untouched",
             )
@@ -212,16 +213,26 @@ class _Loop:
             StepDone(
                 step + 1,
                 self.plan.num_steps,
-                mean,
+                tally.loss,
                 rate,
                 norm,
-                num_tokens,
-                sum(example.num_supervised for example in examples),
+                tally.num_tokens,
+                sum(self.examples[i].num_supervised for i in chosen),
                 time.perf_counter() - started,
                 self.surroundings.memory(),
-                watched,
+                tally.watched,
             )
         )
+
+    def _note(self, squeezed: list[Squeezed]) -> None:
+        """Remember what memory allowed, so that a resumed run computes alike, and tell it."""
+        for event in squeezed:
+            self.progress = replace(
+                self.progress,
+                micro_batch_tokens=event.micro_batch_tokens,
+                activations=event.activations,
+            )
+            self.surroundings.observe(event)
 
     def _validate(self) -> None:
         if self.surroundings.validate is None:

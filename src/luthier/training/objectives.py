@@ -15,6 +15,7 @@ from torch import Tensor
 from luthier.models.flat import FlatBatch, cut_in_order, pack
 from luthier.models.loading import LanguageModel
 from luthier.tokens import Encoded, EncodedExample
+from luthier.training.ranks import Ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,16 @@ class Losses:
 class Objective(Protocol):
     """A training method."""
 
+    @property
+    def has_baseline(self) -> bool:
+        """Whether the losses of a step share a number found before them."""
+        ...
+
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """Names of what is watched besides the loss."""
+        ...
+
     def count(self, examples: Sequence[Any]) -> float:
         """Terms the step's loss is averaged over."""
         ...
@@ -39,13 +50,13 @@ class Objective(Protocol):
         ...
 
     def baseline(self, model: LanguageModel, examples: Sequence[Any], budget: int) -> float:
-        """A number the losses of all the step's examples share, found before them."""
+        """Sum over the examples of what the step's baseline is the mean of; 0 without one."""
         ...
 
     def losses(
         self, model: LanguageModel, batch: FlatBatch, examples: Sequence[Any], baseline: float
     ) -> Losses:
-        """Losses of a batch of these examples."""
+        """Losses of a batch of these examples, given the step's baseline."""
         ...
 
 
@@ -55,6 +66,9 @@ class SupervisedObjective:
     `share_prefixes` computes common beginnings once; it must be off when dropout is on, since a
     shared token would be dropped for all its sequences alike.
     """
+
+    has_baseline = False
+    watched = ()
 
     def __init__(self, *, share_prefixes: bool) -> None:
         self._share_prefixes = share_prefixes
@@ -102,20 +116,29 @@ class Measured:
 
 @torch.no_grad()
 def measure(
-    model: LanguageModel, objective: Objective, examples: Sequence[EncodedExample], budget: int
+    model: LanguageModel,
+    objective: Objective,
+    examples: Sequence[EncodedExample],
+    budget: int,
+    ranks: Ranks | None = None,
 ) -> Measured:
-    """The objective over examples as in a step, without learning from them.
+    """The objective over examples as in a step, without learning from them, each rank a share.
 
     `budget` bounds the tokens computed at once; an example longer than it is computed alone.
     """
-    total, watched = 0.0, dict[str, float]()
-    groups = cut_in_order([example.num_tokens for example in examples], budget)
-    baseline = objective.baseline(model, examples, budget)
-    for start, end in groups:
-        batch = objective.collate(examples[start:end]).to(model.device)
-        losses = objective.losses(model, batch, examples[start:end], baseline)
+    ranks = ranks or Ranks()
+    lengths = [example.num_tokens for example in examples]
+    # In order on one rank: neighbours in a file often begin alike, and are computed once.
+    mine = sorted(ranks.divide(range(len(examples)), lengths)[ranks.rank])
+    members = [examples[i] for i in mine]
+    baseline = ranks.sum(objective.baseline(model, members, budget))[0] / len(examples)
+    total, watched = 0.0, dict.fromkeys(objective.watched, 0.0)
+    for start, end in cut_in_order([example.num_tokens for example in members], budget):
+        batch = objective.collate(members[start:end]).to(model.device)
+        losses = objective.losses(model, batch, members[start:end], baseline)
         total += losses.total.item()
         for name, value in losses.watched.items():
-            watched[name] = watched.get(name, 0.0) + value
-    means = {name: value / len(examples) for name, value in watched.items()}
+            watched[name] += value
+    total, *sums = ranks.sum(total, *watched.values())
+    means = {name: value / len(examples) for name, value in zip(watched, sums, strict=True)}
     return Measured(total / objective.count(examples), means)

@@ -6,9 +6,13 @@ then cosine, linear or constant.
 
 import math
 from collections.abc import Iterable
-from typing import Literal
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Literal, cast
 
 import torch
+
+from luthier.errors import ConfigError
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
@@ -35,9 +39,26 @@ def learning_rate_factor(
 
 
 def build_optimizer(
-    parameters: Iterable[torch.nn.Parameter], weight_decay: float
-) -> torch.optim.AdamW:
-    """AdamW over float32 parameters; the caller sets the learning rate before each step."""
-    return torch.optim.AdamW(
-        parameters, lr=0.0, betas=BETAS, eps=EPSILON, weight_decay=weight_decay, fused=True
-    )
+    parameters: Iterable[torch.nn.Parameter],
+    kind: Literal["adamw", "adamw-8bit"],
+    weight_decay: float,
+) -> torch.optim.Optimizer:
+    """AdamW over float32 parameters; the caller sets the learning rate before each step.
+
+    "adamw-8bit" keeps the moments in 8 bits, block by block (Dettmers et al. 2022). Raises
+    ConfigError when bitsandbytes is not installed for it.
+    """
+    settings: dict[str, Any] = {
+        "lr": 0.0, "betas": BETAS, "eps": EPSILON, "weight_decay": weight_decay
+    }  # fmt: skip
+    if kind == "adamw":
+        return torch.optim.AdamW(parameters, fused=True, **settings)
+    if find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            "adamw-8bit needs bitsandbytes, which is not installed",
+            where="training.optimizer",
+            accepted="adamw, or adamw-8bit with the package",
+            advice="pip install 'luthier[qlora]'",
+        )
+    bitsandbytes: Any = import_module("bitsandbytes.optim")
+    return cast(torch.optim.Optimizer, bitsandbytes.AdamW8bit(parameters, **settings))

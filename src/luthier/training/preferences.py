@@ -98,6 +98,9 @@ def _log_complement(log_share: Tensor) -> Tensor:
 class PairObjective:
     """A method over pairs of answers."""
 
+    has_baseline = False
+    watched = ("reward_margin", "preference_accuracy", "chosen_logratio", "longer_preferred")
+
     def __init__(self, score: Callable[[Pairs], Scored], *, share_prefixes: bool) -> None:
         self._score, self._share_prefixes = score, share_prefixes
 
@@ -153,6 +156,9 @@ class RatedObjective:
     least 0; it belongs to the whole step, so that micro-batches do not change it.
     """
 
+    has_baseline = True
+    watched = ("reward_margin", "preference_accuracy")
+
     def __init__(self, beta: float, good_weight: float, *, share_prefixes: bool) -> None:
         self._beta, self._good_weight = beta, good_weight
         self._share_prefixes = share_prefixes
@@ -169,14 +175,14 @@ class RatedObjective:
     def baseline(
         self, model: LanguageModel, examples: Sequence[EncodedRated], budget: int
     ) -> float:
-        """z of these examples."""
+        """Sum of the mismatched log-ratios, whose mean over the step is z."""
         total = 0.0
         sequences = [example.mismatched for example in examples]
         for start, end in cut_in_order([s.num_tokens for s in sequences], budget):
             batch = pack_sequences(sequences[start:end], share=self._share_prefixes)
             total += model.answer_logprobs(batch.to(model.device)).sum().item()
         reference = sum(_reference(example)[1] for example in examples)
-        return max(0.0, (total - reference) / len(examples))
+        return total - reference
 
     def losses(
         self,
@@ -193,7 +199,7 @@ class RatedObjective:
         weights = torch.tensor(
             [self._good_weight if e.is_good else 1.0 for e in examples], device=device
         )
-        logratios = logprobs - reference
+        logratios, baseline = logprobs - reference, max(0.0, baseline)
         losses = weights * (1 - torch.sigmoid(self._beta * signs * (logratios - baseline)))
         with torch.no_grad():
             rewards = signs * self._beta * (logratios - baseline)

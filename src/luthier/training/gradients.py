@@ -1,0 +1,181 @@
+"""The gradient of one optimizer step: its examples in micro-batches that fit memory.
+
+Losses are sums over the step, divided by the count of the whole step on all ranks, so neither the
+micro-batches nor the number of ranks change the result. When memory runs out, the micro-batch is
+halved and the step begun anew, with the same random numbers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from luthier.errors import TrainingError
+from luthier.models.loading import LanguageModel
+from luthier.models.trained import TrainedWeights
+from luthier.tokens import EncodedExample
+from luthier.training.batches import cut_by_tokens
+from luthier.training.memory import (
+    Activations,
+    can_recompute,
+    free_memory,
+    is_out_of_memory,
+    kept_activations,
+    recompute_activations,
+    reserve_moments,
+)
+from luthier.training.objectives import Objective
+from luthier.training.ranks import Ranks
+
+
+@dataclass
+class Tally:
+    """What a step computed, on this rank, then on all."""
+
+    loss: float = 0.0
+    """Sum of losses over the count of the step."""
+    num_tokens: int = 0
+    watched: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Squeezed:
+    """Memory ran out; from here on training needs less of it."""
+
+    micro_batch_tokens: int
+    activations: Activations
+
+
+class Gradients:
+    """Computes the gradients of steps, within memory."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        objective: Objective,
+        examples: Sequence[EncodedExample],
+        trained: TrainedWeights,
+        ranks: Ranks,
+    ) -> None:
+        self.model, self.objective, self.examples = model, objective, examples
+        self.trained, self.ranks = trained, ranks
+        self.lengths = [example.num_tokens for example in examples]
+        self.budget = max(self.lengths, default=1)
+        self.activations: Activations = "keep"
+
+    def use(self, budget: int, activations: Activations) -> None:
+        """Compute this many tokens at once, and treat activations like this."""
+        self.budget = budget
+        if activations == "recompute" and self.activations != "recompute":
+            recompute_activations(self.model)
+        self.activations = activations
+
+    def of_step(self, chosen: Sequence[int]) -> tuple[Tally, list[Squeezed]]:
+        """Gradients of a step's examples, summed over all ranks, and what memory allowed."""
+        squeezed: list[Squeezed] = []
+        count = self.objective.count([self.examples[i] for i in chosen])
+        mine = self.ranks.divide(chosen, self.lengths)[self.ranks.rank]
+        while True:
+            tally = self._try(mine, len(chosen), count)
+            if tally is not None:
+                break
+            squeezed.append(self._squeeze())
+        self.ranks.sum_gradients(self.trained.masters.values())
+        names = list(tally.watched)
+        loss, num_tokens, *watched = self.ranks.sum(
+            tally.loss, tally.num_tokens, *(tally.watched[name] for name in names)
+        )
+        return Tally(loss, int(num_tokens), dict(zip(names, watched, strict=True))), squeezed
+
+    def try_largest(self, steps: Sequence[Sequence[int]]) -> list[Squeezed]:
+        """Compute the micro-batch that needs most memory once, so that what is too much shows now.
+
+        Nothing is learnt and no random number is used up.
+        """
+        squeezed: list[Squeezed] = []
+        while True:
+            group = self._largest(steps)
+            state = _random_state()
+            reserved = reserve_moments(list(self.trained.masters.values()))
+            tally = self._try(group, len(group), 1.0)
+            del reserved
+            self._forget()
+            _set_random_state(state)
+            if tally is not None:
+                return squeezed
+            squeezed.append(self._squeeze())
+
+    def _largest(self, steps: Sequence[Sequence[int]]) -> list[int]:
+        groups = (
+            group
+            for chosen in steps
+            for mine in self.ranks.divide(chosen, self.lengths)
+            for group in cut_by_tokens(mine, self.lengths, self.budget)
+        )
+        return max(groups, key=lambda group: sum(self.lengths[i] for i in group))
+
+    def _try(self, mine: Sequence[int], num_examples: int, count: float) -> Tally | None:
+        """Gradients of this rank's examples; None, and no gradients, when memory ran out."""
+        state = _random_state()
+        try:
+            return self._accumulate(mine, num_examples, count)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside of the handler, whose error would keep the tensors of its frames alive.
+        self._forget()
+        _set_random_state(state)
+        return None
+
+    def _accumulate(self, mine: Sequence[int], num_examples: int, count: float) -> Tally:
+        tally = Tally(watched=dict.fromkeys(self.objective.watched, 0.0))
+        members = [self.examples[i] for i in mine]
+        total = self.objective.baseline(self.model, members, self.budget)
+        baseline = self.ranks.sum(total)[0] / num_examples if self.objective.has_baseline else 0.0
+        for group in cut_by_tokens(mine, self.lengths, self.budget):
+            members = [self.examples[i] for i in group]
+            batch = self.objective.collate(members)
+            tally.num_tokens += batch.num_tokens
+            with kept_activations(self.activations):
+                losses = self.objective.losses(
+                    self.model, batch.to(self.model.device), members, baseline
+                )
+            (losses.total / count).backward()
+            tally.loss += losses.total.item() / count
+            for name, value in losses.watched.items():
+                tally.watched[name] += value / num_examples
+        return tally
+
+    def _squeeze(self) -> Squeezed:
+        free_memory()
+        longest = max(self.lengths)
+        if self.budget > longest:
+            self.use(max(longest, self.budget // 2), self.activations)
+        elif self.activations == "keep" and can_recompute(self.model):
+            self.use(self.budget, "recompute")
+        else:
+            raise TrainingError(
+                f"memory ran out for a single example of {longest} tokens",
+                advice="lower training.max_length, use tuning.quantize: nf4, or a smaller model",
+            )
+        return Squeezed(self.budget, self.activations)
+
+    def _forget(self) -> None:
+        for weight in self.trained.masters.values():
+            weight.grad = None
+        for weight in self.model.network.parameters():
+            weight.grad = None
+
+
+def _random_state() -> list[Tensor]:
+    states = [torch.get_rng_state()]
+    if torch.cuda.is_available():
+        states.append(torch.cuda.get_rng_state())
+    return states
+
+
+def _set_random_state(states: list[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    if len(states) > 1:
+        torch.cuda.set_rng_state(states[1])

@@ -1,0 +1,203 @@
+"""Memory: what runs out is said before the first step, and goes on smaller with the same result."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.optim.adamw import AdamW
+
+from luthier.errors import TrainingError
+from luthier.models import FlatBatch, LanguageModel, load_model, make_trainable, trained_parameters
+from luthier.recipe import LoRA, Training
+from luthier.tokens import IGNORED, Encoded
+from luthier.training import (
+    Objective,
+    Squeezed,
+    StepDone,
+    SupervisedObjective,
+    Surroundings,
+    TrainingEvent,
+    train,
+)
+from luthier.training.objectives import Losses
+from luthier.training.optimizers import build_optimizer
+from tiny import write_model
+
+SETTINGS = {
+    "epochs": 2, "batch_size": 4, "micro_batch_tokens": 400, "max_length": 100,
+    "learning_rate": 0.01, "evaluate_every": 99, "checkpoint_every": 2,
+}  # fmt: skip
+
+
+def examples() -> list[Encoded]:
+    made = []
+    for i in range(8):
+        ids = [4 + (j * (1 + i // 3)) % 90 for j in range(12 + 3 * i)]
+        made.append(Encoded(f"row {i}", ids, [IGNORED] * 8 + ids[8:], ((8, len(ids)),)))
+    return made
+
+
+class Limited(SupervisedObjective):
+    """Runs out of memory like a GPU (or like a process) above so many tokens at once."""
+
+    def __init__(self, most: int, error: type[RuntimeError] = torch.OutOfMemoryError) -> None:
+        super().__init__(share_prefixes=True)
+        self.most, self.error = most, error
+        self.seen: list[int] = []
+
+    def losses(
+        self, model: LanguageModel, batch: FlatBatch, examples: Sequence[Encoded], baseline: float
+    ) -> Losses:
+        self.seen.append(batch.num_tokens)
+        torch.rand(1)  # as dropout would
+        if batch.num_tokens > self.most:
+            raise self.error("DefaultCPUAllocator: can't allocate memory")
+        return super().losses(model, batch, examples, baseline)
+
+
+def run(
+    folder: Path, place: Path, objective: Objective, *, dropout: float = 0.0, stop_after: int = 99,
+    **settings: Any,
+) -> tuple[list[TrainingEvent], dict[str, Tensor]]:  # fmt: skip
+    model = load_model(folder, dtype=torch.float32, device=torch.device("cpu"))
+    make_trainable(model, LoRA(rank=4, dropout=dropout), seed=0)
+    events: list[TrainingEvent] = []
+    surroundings = Surroundings(
+        place, "r", None, events.append,
+        lambda: sum(isinstance(e, StepDone) for e in events) >= stop_after, memory=lambda: 0,
+    )  # fmt: skip
+    training = Training.model_validate({**SETTINGS, **settings})
+    train(model, objective, examples(), training, surroundings)
+    return events, {n: p.detach() for n, p in trained_parameters(model.network).items()}
+
+
+def losses(events: list[TrainingEvent]) -> list[float]:
+    return [event.loss for event in events if isinstance(event, StepDone)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
+def test_running_out_of_memory_halves_the_micro_batch_and_changes_nothing(
+    folder: Path, tmp_path: Path, error: type[RuntimeError]
+) -> None:
+    plain, _ = run(folder, tmp_path / "plain", SupervisedObjective(share_prefixes=True))
+    objective = Limited(60, error)
+    found, _ = run(folder, tmp_path / "limited", objective)
+    assert losses(found) == pytest.approx(losses(plain), rel=1e-5)
+    assert [e for e in found if isinstance(e, Squeezed)] == [
+        Squeezed(200, "keep"), Squeezed(100, "keep"), Squeezed(50, "keep")
+    ]  # fmt: skip
+    kinds = [type(event).__name__ for event in found]
+    assert kinds.index("StepDone") == 3, "it comes out before the first step"
+
+
+def test_the_largest_micro_batch_is_tried_first(folder: Path, tmp_path: Path) -> None:
+    objective = Limited(1000)
+    run(folder, tmp_path, objective, micro_batch_tokens=50)
+    assert objective.seen[0] == max(objective.seen)
+
+
+def test_trying_uses_no_random_number(folder: Path, tmp_path: Path) -> None:
+    """Two trainings, one of which runs out of memory in the middle, draw the same dropout."""
+    whole, weights = run(folder, tmp_path / "a", Limited(1000), dropout=0.3, micro_batch_tokens=33)
+    again, others = run(folder, tmp_path / "b", Limited(60), dropout=0.3, micro_batch_tokens=33)
+    assert losses(whole) == losses(again)
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+def test_a_resumed_run_computes_as_memory_allowed(folder: Path, tmp_path: Path) -> None:
+    whole, weights = run(folder, tmp_path / "whole", Limited(60))
+    first, _ = run(folder, tmp_path / "cut", Limited(60), stop_after=2)
+    rest, others = run(folder, tmp_path / "cut", Limited(60))
+    assert losses(first) + losses(rest) == losses(whole)
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+    assert not [e for e in rest if isinstance(e, Squeezed)], "it is known by now"
+
+
+def test_one_example_too_large_is_an_error_that_says_what_to_do(
+    folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingError, match=r"single example of 33 tokens.*max_length"):
+        run(folder, tmp_path, Limited(20))
+
+
+def test_another_runtime_error_is_not_taken_for_memory(folder: Path, tmp_path: Path) -> None:
+    class Broken(SupervisedObjective):
+        def losses(self, *args: Any, **kwargs: Any) -> Losses:
+            raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        run(folder, tmp_path, Broken(share_prefixes=True))
+
+
+@pytest.mark.parametrize("activations", ["recompute", "offload"])
+def test_recomputed_and_offloaded_activations_give_the_same_weights(
+    folder: Path, tmp_path: Path, activations: str
+) -> None:
+    plain, weights = run(folder, tmp_path / "keep", SupervisedObjective(share_prefixes=True))
+    found, others = run(
+        folder, tmp_path / "other", SupervisedObjective(share_prefixes=True),
+        activations=activations,
+    )  # fmt: skip
+    assert losses(found) == losses(plain)
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+def test_recomputing_keeps_less(folder: Path) -> None:
+    """Bytes kept for the backward pass, with a block's insides kept and computed again."""
+    from luthier.models import pack
+    from luthier.training.memory import recompute_activations
+
+    def kept(*, recompute: bool) -> int:
+        model = load_model(folder, dtype=torch.float32, device=torch.device("cpu"))
+        make_trainable(model, LoRA(rank=4), seed=0)
+        model.network.train()
+        if recompute:
+            recompute_activations(model)
+        saved: dict[int, int] = {}
+
+        def pack_hook(tensor: Tensor) -> Tensor:
+            saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        ids = [[5 + i % 90 for i in range(200)]]
+        with torch.autograd.graph.saved_tensors_hooks(pack_hook, lambda tensor: tensor):
+            loss = model.loss(pack(ids, ids)).total
+        loss.backward()
+        weights = {p.untyped_storage().data_ptr() for p in model.network.parameters()}
+        return sum(size for pointer, size in saved.items() if pointer not in weights)
+
+    assert kept(recompute=True) < 0.5 * kept(recompute=False)
+
+
+def test_the_8_bit_optimizer_learns_and_resumes(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes", reason="the extra luthier[qlora] is missing")
+    objective = SupervisedObjective(share_prefixes=True)
+    plain, _ = run(folder, tmp_path / "plain", objective)
+    whole, weights = run(folder, tmp_path / "whole", objective, optimizer="adamw-8bit")
+    first, _ = run(folder, tmp_path / "cut", objective, optimizer="adamw-8bit", stop_after=2)
+    rest, others = run(folder, tmp_path / "cut", objective, optimizer="adamw-8bit")
+    assert losses(first) + losses(rest) == losses(whole)
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+    assert losses(whole) == pytest.approx(losses(plain), rel=0.05)
+
+
+def test_the_8_bit_optimizer_keeps_a_quarter(folder: Path) -> None:
+    pytest.importorskip("bitsandbytes", reason="the extra luthier[qlora] is missing")
+    sizes = {}
+    for kind in ("adamw", "adamw-8bit"):
+        weight = torch.nn.Parameter(torch.randn(64, 4096))
+        optimizer = build_optimizer([weight], kind, 0.0)
+        weight.grad = torch.randn_like(weight)
+        optimizer.step()
+        state = optimizer.state[weight].values()
+        sizes[kind] = sum(t.nbytes for t in state if isinstance(t, Tensor))
+    assert isinstance(build_optimizer([weight], "adamw", 0.0), AdamW)
+    assert sizes["adamw-8bit"] < 0.27 * sizes["adamw"]
