@@ -64,6 +64,12 @@ def write_task(folder: Path, **changes: object) -> Path:
     return path
 
 
+def run_folder(folder: Path) -> Path:
+    """The folder of the only run."""
+    (found,) = (folder / "luthier-workspace" / "runs").iterdir()
+    return found
+
+
 def environment() -> dict[str, str]:
     source = Path(__file__).parents[2] / "src"
     return {**os.environ, "PYTHONPATH": str(source), "PYTHONWARNINGS": "ignore", "COLUMNS": "200"}

@@ -17,6 +17,7 @@ from luthier.models import LanguageModel, load_model, make_trainable, trained_pa
 from luthier.recipe import LoRA, Training
 from luthier.tokens import IGNORED, Encoded
 from luthier.training import (
+    Damaged,
     Measured,
     Outcome,
     Saved,
@@ -256,10 +257,46 @@ def test_a_checkpoint_of_another_recipe_is_refused(folder: Path, tmp_path: Path)
         run(tiny_model(folder), tmp_path, recipe_hash="other")
 
 
-def test_a_damaged_checkpoint_is_named(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("optimizer.safetensors", "cut"), ("trained.safetensors", "flip"), ("state.json", "flip"),
+        ("trained.safetensors", "remove"), ("sha256.json", "remove"), ("sha256.json", "cut"),
+    ],
+)  # fmt: skip
+def test_a_damaged_checkpoint_is_passed_over_and_named(
+    folder: Path, tmp_path: Path, file: str, damage: str
+) -> None:
+    whole = tiny_model(folder)
+    run(whole, tmp_path / "whole")
+    run(tiny_model(folder), tmp_path / "cut", is_interrupted=stop_after_saving(2))
+    place = list_checkpoints(tmp_path / "cut")[-1] / file
+    content = bytearray(place.read_bytes())
+    content[len(content) // 2] ^= 1
+    if damage == "remove":
+        place.unlink()
+    else:
+        place.write_bytes(content[:9] if damage == "cut" else content)
+    events: list[TrainingEvent] = []
+    resumed = tiny_model(folder)
+    assert run(resumed, tmp_path / "cut", observe=events.append).status == "finished"
+    (damaged,) = [event for event in events if isinstance(event, Damaged)]
+    assert "step-00000004" in damaged.reason
+    assert next(e.step for e in events if isinstance(e, StepDone)) == 3
+    for name, weight in weights_of(whole).items():
+        assert torch.equal(weight, weights_of(resumed)[name])
+
+
+def stop_after_saving(count: int) -> Callable[[], bool]:
+    """Interrupts after as many checkpoints, of two steps each, would have been written."""
+    asked = iter(range(1, 100))
+    return lambda: next(asked) >= 2 * count
+
+
+def test_when_no_checkpoint_is_whole_the_error_says_so(folder: Path, tmp_path: Path) -> None:
     run(tiny_model(folder), tmp_path, max_steps=2)
     (list_checkpoints(tmp_path)[-1] / "optimizer.safetensors").write_bytes(b"short")
-    with pytest.raises(CheckpointError, match=r"step-00000002: cannot be read"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint is whole(.|\n)*step-00000002"):
         run(tiny_model(folder), tmp_path)
 
 

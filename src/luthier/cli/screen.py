@@ -22,15 +22,15 @@ PLAIN_LINES = 20
 """Lines per training when the output is no terminal."""
 
 
-def console() -> Console:
+def console(*, is_quiet: bool = False) -> Console:
     """Standard output; without a terminal, lines are never wrapped or cut."""
-    return Console(highlight=False, soft_wrap=True, markup=False)
+    return Console(highlight=False, soft_wrap=True, markup=False, quiet=is_quiet)
 
 
 @contextmanager
-def screen() -> Iterator["Screen"]:
+def screen(*, is_quiet: bool = False) -> Iterator["Screen"]:
     """A screen that is left clean, whatever happens."""
-    shown = Screen()
+    shown = Screen(is_quiet=is_quiet)
     try:
         yield shown
     finally:
@@ -40,8 +40,8 @@ def screen() -> Iterator["Screen"]:
 class Screen:
     """Shows events as they come."""
 
-    def __init__(self) -> None:
-        self.console = console()
+    def __init__(self, *, is_quiet: bool = False) -> None:
+        self.console = console(is_quiet=is_quiet)
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._validation = ""

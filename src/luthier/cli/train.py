@@ -1,5 +1,6 @@
 """luthier train: the whole path, from rows to verdict."""
 
+import os
 import signal
 import textwrap
 from collections.abc import Callable, Iterator
@@ -24,11 +25,12 @@ def train(recipe: RecipeFile, overrides: Overrides = []) -> None:  # noqa: B006 
     from luthier import pipeline
 
     read = read_recipe(recipe, overrides)
-    with screen() as shown, _interruptible() as is_interrupted:
+    is_first = int(os.environ.get("RANK", "0")) == 0  # of those that torchrun started
+    with screen(is_quiet=not is_first) as shown, _interruptible() as is_interrupted:
         # What is wrong with recipe or rows is said before torch is loaded.
         prepared = pipeline.prepare(read, shown.line)
         tuned = pipeline.tune(prepared, shown.show, is_interrupted)
-    out = console()
+    out = console(is_quiet=not is_first)
     if not tuned.is_finished:
         out.print("\nInterrupted; a checkpoint is saved. Run the same command again to go on.")
         raise typer.Exit(INTERRUPTED)

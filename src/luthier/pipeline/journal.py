@@ -12,7 +12,7 @@ from dataclasses import asdict
 from luthier.pipeline.events import Event, Note, StageStarted
 from luthier.report import StageTime, StepPoint, ValidationPoint
 from luthier.runs import JsonLines, Run
-from luthier.training import Squeezed, StepDone, Validated
+from luthier.training import Damaged, Squeezed, StepDone, Validated
 
 
 class Journal:
@@ -37,6 +37,8 @@ class Journal:
                 f"memory ran out; training goes on with {event.micro_batch_tokens} tokens at once"
                 + (", activations computed twice" if event.activations == "recompute" else "")
             )
+        elif isinstance(event, Damaged):
+            self.warn(f"a checkpoint was passed over for an earlier one: {event.reason}")
         self._observe(event)
 
     def warn(self, text: str) -> None:

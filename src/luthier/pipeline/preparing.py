@@ -4,6 +4,7 @@ Loads no weights. What comes out is all that checking, previewing, planning and 
 """
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -198,7 +199,7 @@ def _facts(
         suggestion_reason=suggestion.reason,
         has_cuda=devices.has_cuda,
         has_bfloat16=devices.has_bfloat16,
-        num_cores=num_cores(),
+        num_cores=max(1, num_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))),
         cache="",
         supervised_tokens=train.ledger.num_supervised,
         num_good=sum(not isinstance(e, Rated) or e.is_good for e in train.examples),

@@ -7,7 +7,7 @@ the prompted baselines before training, and once by the chosen checkpoint after 
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,12 @@ from luthier.evaluation import (
 )
 from luthier.models import (
     LanguageModel,
-    make_trainable,
-    peak_memory,
     save_adapter,
     save_model,
 )
 from luthier.pipeline.events import Answered, Event, Note, Ready
 from luthier.pipeline.journal import Journal
+from luthier.pipeline.learning import Circumstances, learn
 from luthier.pipeline.opening import TunedModel, open_model
 from luthier.pipeline.predictors import TUNED, ZERO_SHOT, LocalPredictor, choose_shots
 from luthier.pipeline.preparing import Prepared, prepare
@@ -42,18 +41,7 @@ from luthier.pipeline.starting import load_start
 from luthier.recipe import LoRA, flatten, recipe_from, recipe_hash, settled
 from luthier.report import write_report
 from luthier.runs import Run, Workspace, capture_environment, write_atomically
-from luthier.tokens import EncodedExample
-from luthier.training import (
-    NEEDS_REFERENCE,
-    Outcome,
-    Surroundings,
-    build_objective,
-    measure,
-    reference_key,
-    reference_logprobs,
-    train,
-    with_references,
-)
+from luthier.training import Outcome, Ranks, join_ranks, leave_ranks
 
 
 @dataclass(frozen=True)
@@ -97,6 +85,9 @@ def tune(
     `is_interrupted` is asked after every step; when it answers true the run is saved and ends
     unfinished. Raises LuthierError; the run is then marked as failed and can be taken up again.
     """
+    ranks = join_ranks()
+    if not ranks.is_first:
+        return _follow(prepared, ranks, is_interrupted)
     workspace = Workspace.open(prepared.recipe.runtime.workspace)
     try:
         run, is_resumed = _open_run(workspace, prepared)
@@ -104,13 +95,28 @@ def tune(
             observe(Ready(run.id, prepared, is_resumed))
             run.update(status="running", error="")
             try:
-                return _Path(run, prepared, observe, is_interrupted).go()
+                return _Path(run, prepared, ranks, observe, is_interrupted).go()
             except LuthierError as error:
                 run.update(status="failed", error=str(error))
                 raise
             except KeyboardInterrupt:
                 run.update(status="interrupted")
                 raise
+    finally:
+        workspace.close()
+
+
+def _follow(prepared: Prepared, ranks: Ranks, is_interrupted: Callable[[], bool]) -> Tuned:
+    """Train as one of several processes; the first one does all the rest."""
+    model = load_start(prepared.recipe, prepared.source)
+    folder = Path(ranks.tell(""))  # comes when the first process has evaluated the prompts
+    outcome = learn(
+        model, prepared, Circumstances(folder / "checkpoints", ranks, is_interrupted=is_interrupted)
+    )
+    leave_ranks()
+    workspace = Workspace.open(prepared.recipe.runtime.workspace)
+    try:
+        return Tuned(workspace.find(str(folder)), outcome.status != "interrupted")
     finally:
         workspace.close()
 
@@ -164,9 +170,11 @@ class _Path:
         self,
         run: Run,
         prepared: Prepared,
+        ranks: Ranks,
         observe: Callable[[Event], None],
         is_interrupted: Callable[[], bool],
     ) -> None:
+        self.ranks = ranks
         self.run, self.prepared, self.recipe = run, prepared, prepared.recipe
         self.journal = Journal(run, observe)
         self.observe, self.is_interrupted = observe, is_interrupted
@@ -230,46 +238,22 @@ class _Path:
         return result
 
     def _train(self, model: LanguageModel) -> Outcome:
-        recipe, budget = self.recipe, settled(self.recipe.training.micro_batch_tokens)
-        make_trainable(model, recipe.tuning, self.seed)
-        # Dropout draws anew for each sequence, so shared beginnings would change the result.
-        drops = isinstance(recipe.tuning, LoRA) and recipe.tuning.dropout > 0
-        objective = build_objective(recipe.method, share_prefixes=not drops)
-        learnt = self._with_references(model, self.prepared.train.encoded)
-        held_out = self._with_references(model, self.prepared.validation.encoded)
-        surroundings = Surroundings(
-            folder=self.run.path("checkpoints"),
-            recipe_hash=self.run.record.recipe_hash,
-            validate=(lambda: measure(model, objective, held_out, budget)) if held_out else None,
-            observe=self.journal.observe,
-            is_interrupted=self.is_interrupted,
-            memory=peak_memory,
-            resumed=self.journal.resume_after,
+        self.ranks.tell(str(self.run.folder))
+        outcome = learn(
+            model,
+            self.prepared,
+            Circumstances(
+                self.run.path("checkpoints"),
+                self.ranks,
+                self.journal.observe,
+                self.is_interrupted,
+                self.journal.resume_after,
+            ),
         )
-        outcome = train(model, objective, learnt, recipe.training, surroundings)
+        leave_ranks()
         if outcome.status != "interrupted":
             self._save(model)
         return outcome
-
-    def _with_references(
-        self, model: LanguageModel, examples: tuple[EncodedExample, ...]
-    ) -> Sequence[EncodedExample]:
-        """The examples with what the model at the start thinks of them, kept for other runs."""
-        if self.recipe.method.kind not in NEEDS_REFERENCE or not examples:
-            return examples
-        start = f"{self.prepared.source.sha256} {self.recipe.runtime.dtype} {model.device.type}"
-        key = reference_key(start, examples)
-        kept = self.recipe.runtime.workspace / "references" / f"{key}.json"
-        if kept.is_file():
-            return with_references(examples, json.loads(kept.read_text("utf-8")))
-        found = reference_logprobs(
-            model,
-            examples,
-            settled(self.recipe.training.micro_batch_tokens),
-            lambda done: self.observe(Answered("reference", done, len(examples))),
-        )
-        write_atomically(kept, json.dumps(found))
-        return with_references(examples, found)
 
     def _save(self, model: LanguageModel) -> None:
         """Write what learnt into the run's folder: an adapter, or the whole model."""

@@ -2,6 +2,7 @@
 
 from luthier.training.gradients import Squeezed
 from luthier.training.loop import (
+    Damaged,
     Outcome,
     Saved,
     StepDone,
@@ -12,11 +13,12 @@ from luthier.training.loop import (
 )
 from luthier.training.objectives import Measured, Objective, SupervisedObjective, measure
 from luthier.training.preferences import NEEDS_REFERENCE, build_objective
-from luthier.training.ranks import Ranks, join_ranks
+from luthier.training.ranks import Ranks, join_ranks, leave_ranks
 from luthier.training.references import reference_key, reference_logprobs, with_references
 
 __all__ = [
     "NEEDS_REFERENCE",
+    "Damaged",
     "Measured",
     "Objective",
     "Outcome",
@@ -30,6 +32,7 @@ __all__ = [
     "Validated",
     "build_objective",
     "join_ranks",
+    "leave_ranks",
     "measure",
     "reference_key",
     "reference_logprobs",

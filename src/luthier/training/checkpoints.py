@@ -1,12 +1,14 @@
 """Everything needed to go on as if nothing had happened, written all or not at all.
 
 A checkpoint is a folder `step-00000120` with `trained.safetensors` (trained weights),
-`optimizer.safetensors` (AdamW's moments) and `state.json` (step, random states, best validation
-loss, recipe hash). It is written beside its place and renamed into it, so a process killed at any
-moment leaves complete checkpoints only. The data position is the step number (`batches`).
+`optimizer.safetensors` (AdamW's moments), `state.json` (step, random states, best validation loss,
+recipe hash) and `sha256.json` (hashes of the others, checked on reading). It is written beside its
+place and renamed into it, so a process killed at any moment leaves complete checkpoints only. The
+data position is the step number (`batches`).
 """
 
 import base64
+import hashlib
 import json
 import os
 import shutil
@@ -15,15 +17,21 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, load_file, save
 from torch import Tensor
 
 from luthier.errors import CheckpointError
 from luthier.training.memory import Activations
 
 PREFIX = "step-"
+HASHES = "sha256.json"
+FILES = ("trained.safetensors", "optimizer.safetensors", "state.json")
 KEPT = 2
 """Newest checkpoints kept; the older ones are removed once a newer one is complete."""
+
+
+Files = dict[str, bytes]
+"""Name -> content of a checkpoint's files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +80,8 @@ def save_checkpoint(
         "optimizer.safetensors": save(_moments(parameters, optimizer)),
         "state.json": json.dumps(state, indent=1).encode(),
     }
+    hashes = {name: _sha256(content) for name, content in files.items()}
+    files[HASHES] = json.dumps(hashes, indent=1).encode()
     place = folder / f"{PREFIX}{progress.step:08d}"
     write_folder(place, files)
     for old in list_checkpoints(folder)[:-KEPT]:
@@ -150,31 +160,59 @@ def remove_unfinished(folder: Path) -> None:
             leftover.unlink(missing_ok=True)
 
 
-def load_checkpoint(folder: Path, recipe_hash: str) -> Checkpoint | None:
-    """The newest checkpoint in `folder`, or None when there is none.
+def read_newest(folder: Path, recipe_hash: str) -> tuple[Files | None, list[CheckpointError]]:
+    """Files of the newest whole checkpoint in `folder`, and what is wrong with newer ones.
 
-    Raises CheckpointError when it belongs to another recipe or cannot be read.
+    None when there is no checkpoint. Raises CheckpointError when it belongs to another recipe, or
+    when there are some and none is whole.
     """
-    found = list_checkpoints(folder)
-    if not found:
-        return None
-    place = found[-1]
-    try:
-        state = json.loads((place / "state.json").read_text())
-        random_state = bytearray(base64.b64decode(state.pop("random_state")))
-        progress = Progress(**state)
-        weights = load_file(place / "trained.safetensors")
-        moments = load_file(place / "optimizer.safetensors")
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    damaged: list[CheckpointError] = []
+    for place in reversed(list_checkpoints(folder)):
+        try:
+            files = _read_whole(place)
+        except CheckpointError as error:
+            damaged.append(error)
+            continue
+        if parse(files).progress.recipe_hash != recipe_hash:
+            raise CheckpointError(
+                "belongs to another recipe", where=str(place), advice="start a new run"
+            )
+        return files, damaged
+    if damaged:
         raise CheckpointError(
-            f"cannot be read: {error}", where=str(place), advice="remove it to use an earlier one"
-        ) from error
-    if progress.recipe_hash != recipe_hash:
-        raise CheckpointError(
-            "belongs to another recipe", where=str(place), advice="start a new run"
+            "no checkpoint is whole",
+            where=str(folder),
+            advice="remove them to train from the start, or restore them from a copy",
+            details=[str(error) for error in damaged],
         )
+    return None, []
+
+
+def _read_whole(place: Path) -> Files:
+    """A checkpoint's files, each as it was written. Raises CheckpointError."""
+    try:
+        hashes = json.loads((place / HASHES).read_text())
+        files = {name: (place / name).read_bytes() for name in hashes}
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"cannot be read: {error}", where=str(place)) from error
+    changed = [n for n, content in files.items() if _sha256(content) != hashes[n]]
+    if changed or not set(FILES) <= set(files):
+        names = ", ".join(changed or sorted(set(FILES) - set(files)))
+        raise CheckpointError(
+            f"{names} is not as it was written: the disk, or somebody, changed it", where=str(place)
+        )
+    return files
+
+
+def parse(files: Files) -> Checkpoint:
+    """The checkpoint that files hold."""
+    state = json.loads(files["state.json"])
+    random_state = bytearray(base64.b64decode(state.pop("random_state")))
     return Checkpoint(
-        progress, weights, moments, torch.frombuffer(random_state, dtype=torch.uint8).clone()
+        Progress(**state),
+        load(files["trained.safetensors"]),
+        load(files["optimizer.safetensors"]),
+        torch.frombuffer(random_state, dtype=torch.uint8).clone(),
     )
 
 
@@ -204,6 +242,10 @@ def load_weights(weights: dict[str, Tensor], parameters: dict[str, torch.nn.Para
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(weights[name])
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _moments(

@@ -69,7 +69,14 @@ class Saved:
     step: int
 
 
-TrainingEvent = StepDone | Validated | Saved | Squeezed
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """A checkpoint that is not whole, and is passed over for an earlier one."""
+
+    reason: str
+
+
+TrainingEvent = StepDone | Validated | Saved | Squeezed | Damaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +135,7 @@ class _Loop:
     ) -> None:
         self.model, self.objective, self.examples = model, objective, examples
         self.training, self.surroundings = training, surroundings
+        self.ranks = surroundings.ranks
         self.plan = StepPlan(
             len(examples),
             settled(training.batch_size),
@@ -160,7 +168,7 @@ class _Loop:
             is_last = self.progress.step == self.plan.num_steps
             if self.progress.step % every == 0 or is_last:
                 self._validate()
-            if self.surroundings.is_interrupted() and not is_last:
+            if self.ranks.any(self.surroundings.is_interrupted()) and not is_last:
                 self._save()
                 return self._outcome("interrupted")
             if self.progress.step % settled(self.training.checkpoint_every) == 0 or is_last:
@@ -174,20 +182,28 @@ class _Loop:
         return Outcome(status, progress.step, progress.best_step, progress.best_loss)
 
     def _resume(self) -> None:
-        folder = self.surroundings.folder
-        checkpoints.remove_unfinished(folder)
-        found = checkpoints.load_checkpoint(folder, self.surroundings.recipe_hash)
+        folder, ranks = self.surroundings.folder, self.ranks
         torch.manual_seed(self.training.seed)
-        if found is not None:
+        files: checkpoints.Files | None = None
+        if ranks.is_first:
+            checkpoints.remove_unfinished(folder)
+            files, damaged = checkpoints.read_newest(folder, self.surroundings.recipe_hash)
+            for error in damaged:
+                self.surroundings.observe(Damaged(str(error)))
+        files = ranks.tell(files)  # only the first rank need have them at hand
+        if files is not None:
+            found = checkpoints.parse(files)
             checkpoints.restore(found, self.parameters, self.optimizer)
-            self.trained.round()
             self.progress = found.progress
+        self.trained.round()
         self.gradients.use(self.progress.micro_batch_tokens, self.progress.activations)
         self.surroundings.resumed(self.progress.step)
 
     def _step(self) -> None:
         started = time.perf_counter()
         step = self.progress.step
+        if not self.ranks.is_first:  # the first one's random numbers are in the checkpoint
+            torch.manual_seed(hash((self.training.seed, step, self.ranks.rank)))
         chosen = self.plan.examples_of(step)
         tally, squeezed = self.gradients.of_step(chosen)
         self._note(squeezed)
@@ -244,7 +260,8 @@ class _Loop:
         progress = self.progress
         is_best = progress.best_loss is None or loss < progress.best_loss
         if is_best:
-            checkpoints.write_weights(self.surroundings.folder / BEST, self.parameters)
+            if self.ranks.is_first:
+                checkpoints.write_weights(self.surroundings.folder / BEST, self.parameters)
             progress = replace(progress, best_loss=loss, best_step=progress.step, num_worse=0)
         else:
             progress = replace(progress, num_worse=progress.num_worse + 1)
@@ -253,12 +270,14 @@ class _Loop:
         self.surroundings.observe(Validated(progress.step, loss, is_best, measured.watched))
 
     def _save(self) -> None:
-        checkpoints.save_checkpoint(
-            self.surroundings.folder, self.progress, self.parameters, self.optimizer
-        )
+        if self.ranks.is_first:
+            checkpoints.save_checkpoint(
+                self.surroundings.folder, self.progress, self.parameters, self.optimizer
+            )
         self.surroundings.observe(Saved(self.progress.step))
 
     def _load_best(self) -> None:
-        if self.progress.best_loss is not None:
+        """Take the best weights; only the first rank needs them, to keep and to evaluate them."""
+        if self.progress.best_loss is not None and self.ranks.is_first:
             checkpoints.read_weights(self.surroundings.folder / BEST, self.parameters)
             self.trained.round()

@@ -8,10 +8,13 @@ the micro-batches. Sums go over all ranks in float64 or in the gradients' float3
 import os
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+T = TypeVar("T")
 
 TIMEOUT = timedelta(hours=24)
 """The first rank evaluates alone while the others wait for it."""
@@ -45,13 +48,13 @@ class Ranks:
         if self.count > 1:
             dist.barrier()
 
-    def tell(self, text: str) -> str:
-        """What the first rank says."""
+    def tell(self, said: T) -> T:
+        """What the first rank says: any plain value."""
         if self.count == 1:
-            return text
-        said = [text]
-        dist.broadcast_object_list(said, src=0, device=_exchange_device())
-        return said[0]
+            return said
+        values = [said]
+        dist.broadcast_object_list(values, src=0, device=_exchange_device())
+        return values[0]
 
     @torch.no_grad()
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -101,6 +104,12 @@ def _exchange_device() -> torch.device:
     if dist.get_backend() == "nccl":
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
+
+
+def leave_ranks() -> None:
+    """Part from the other processes; this one goes on alone."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def join_ranks() -> Ranks:

@@ -1,0 +1,90 @@
+"""Training, as each of the processes that train together does it.
+
+A prepared run and a loaded model come in, a trained model comes out. What the model at the start
+thinks of every answer is computed here, where the method needs it, and kept for other runs.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from luthier.models import LanguageModel, make_trainable, peak_memory
+from luthier.pipeline.preparing import Prepared
+from luthier.recipe import LoRA, recipe_hash, settled
+from luthier.runs import write_atomically
+from luthier.tokens import EncodedExample
+from luthier.training import (
+    NEEDS_REFERENCE,
+    Outcome,
+    Ranks,
+    Surroundings,
+    TrainingEvent,
+    build_objective,
+    measure,
+    reference_key,
+    reference_logprobs,
+    train,
+    with_references,
+)
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """Where and under whose eyes a training runs."""
+
+    checkpoints: Path
+    ranks: Ranks
+    observe: Callable[[TrainingEvent], None] = lambda event: None
+    is_interrupted: Callable[[], bool] = lambda: False
+    resumed: Callable[[int], None] = lambda step: None
+
+
+def learn(model: LanguageModel, prepared: Prepared, circumstances: Circumstances) -> Outcome:
+    """Train the model as the recipe says; it then holds the best weights, unless interrupted."""
+    recipe, ranks = prepared.recipe, circumstances.ranks
+    budget = settled(recipe.training.micro_batch_tokens)
+    make_trainable(model, recipe.tuning, recipe.training.seed)
+    # Dropout draws anew for each sequence, so shared beginnings would change the result.
+    drops = isinstance(recipe.tuning, LoRA) and recipe.tuning.dropout > 0
+    objective = build_objective(recipe.method, share_prefixes=not drops)
+    learnt = _with_references(model, prepared, prepared.train.encoded, ranks)
+    held_out = _with_references(model, prepared, prepared.validation.encoded, ranks)
+    surroundings = Surroundings(
+        folder=circumstances.checkpoints,
+        recipe_hash=recipe_hash(recipe),
+        validate=(lambda: measure(model, objective, held_out, budget, ranks)) if held_out else None,
+        observe=circumstances.observe,
+        is_interrupted=circumstances.is_interrupted,
+        memory=peak_memory,
+        ranks=ranks,
+        resumed=circumstances.resumed,
+    )
+    return train(model, objective, learnt, recipe.training, surroundings)
+
+
+def _with_references(
+    model: LanguageModel, prepared: Prepared, examples: tuple[EncodedExample, ...], ranks: Ranks
+) -> Sequence[EncodedExample]:
+    """The examples with what the model at the start thinks of them, each rank computing a share."""
+    recipe = prepared.recipe
+    if recipe.method.kind not in NEEDS_REFERENCE or not examples:
+        return examples
+    start = f"{prepared.source.sha256} {recipe.runtime.dtype} {model.device.type}"
+    key = reference_key(start, examples)
+    kept = recipe.runtime.workspace / "references" / f"{key}.json"
+    # The first rank looks, so that all do the same.
+    said = ranks.tell(kept.read_text("utf-8") if ranks.is_first and kept.is_file() else "")
+    if said:
+        return with_references(examples, json.loads(said))
+    mine = sorted(ranks.divide(range(len(examples)), [e.num_tokens for e in examples])[ranks.rank])
+    budget = settled(recipe.training.micro_batch_tokens)
+    found = reference_logprobs(model, [examples[i] for i in mine], budget)
+    places = [(0.0, 0.0)] * len(examples)
+    for i, reference in zip(mine, found, strict=True):
+        places[i] = reference
+    total = ranks.sum(*(x for reference in places for x in reference))
+    references = list(zip(total[::2], total[1::2], strict=True))
+    if ranks.is_first:
+        write_atomically(kept, json.dumps(references))
+    return with_references(examples, references)

@@ -1,0 +1,43 @@
+"""The whole path by several processes, as `torchrun` starts them, on a real tiny model."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from journey import environment, luthier, run_folder, write_task
+
+
+def by_two(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A luthier command by two processes of this machine."""
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+    return subprocess.run(
+        [sys.executable, *launch, "luthier.cli", *arguments],
+        cwd=folder, env=environment(), text=True, capture_output=True, timeout=300, check=False,
+    )  # fmt: skip
+
+
+def losses(folder: Path, event: str) -> list[float]:
+    lines = (run_folder(folder) / "events.jsonl").read_text().splitlines()
+    return [entry["loss"] for entry in map(json.loads, lines) if entry["event"] == event]
+
+
+def record(folder: Path) -> dict[str, object]:
+    content: dict[str, object] = json.loads((run_folder(folder) / "run.json").read_text())
+    return content
+
+
+def test_two_processes_give_the_run_of_one(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_task(tmp_path / name)
+    one = luthier(tmp_path / "one", "train", "recipe.yaml")
+    assert one.code == 0, one.error
+    two = by_two(tmp_path / "two", "train", "recipe.yaml")
+    assert two.returncode == 0, two.stderr
+    assert two.stdout.count("step 16/16") == 1, "one of them tells"
+    for event in ("step", "validation"):
+        expected = pytest.approx(losses(tmp_path / "one", event), rel=1e-4)
+        assert losses(tmp_path / "two", event) == expected
+    assert record(tmp_path / "one")["status"] == record(tmp_path / "two")["status"] == "finished"
+    assert record(tmp_path / "one")["after"] == record(tmp_path / "two")["after"]

@@ -1,0 +1,140 @@
+"""Several processes train as one: the same losses, and a resume on another number of them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from luthier.training.ranks import Ranks
+from tiny import write_model
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+import torch
+from test_exactness import examples
+from luthier.models import load_model, make_trainable
+from luthier.recipe import DPO, KTO, SFT, Full, LoRA, Training
+from luthier.tokens import EncodedRated
+from luthier.training import *
+
+torch.set_num_threads(1)
+ranks = join_ranks()
+METHODS = {"sft": SFT(), "dpo": DPO(), "kto": KTO(good_weight=1.5)}
+
+def trained(folder, place, method, tuning, stop_after):
+    method = METHODS[method]
+    dtype = torch.bfloat16 if tuning == "masters" else torch.float32
+    model = load_model(Path(folder), dtype=dtype, device=torch.device("cpu"))
+    make_trainable(model, LoRA(rank=4) if tuning == "lora" else Full(), seed=0)
+    rows = examples(DPO() if method.kind == "kto" else method)
+    if method.kind == "kto":
+        rows = [EncodedRated(p.chosen, p.rejected, True) for p in rows]
+    if method.kind != "sft":
+        rows = with_references(rows, reference_logprobs(model, rows, 10_000))
+    objective = build_objective(method, share_prefixes=True)
+    learnt = 1 if method.kind == "kto" else 2
+    num_tokens = sum(s.num_tokens for row in rows for s in row.sequences[:learnt])
+    losses, checks = [], []
+
+    def observe(event):
+        if isinstance(event, StepDone):
+            losses.append(event.loss)
+            assert event.num_tokens == num_tokens
+        if isinstance(event, Validated):
+            checks.append(event.loss)
+
+    training = Training.model_validate({
+        "epochs": 6, "batch_size": len(rows), "micro_batch_tokens": 60, "max_length": 100,
+        "learning_rate": 2e-3, "evaluate_every": 2, "checkpoint_every": 2, "patience": 99,
+    })
+    validate = lambda: measure(model, objective, rows[:3], 60, ranks)
+    train(model, objective, rows, training, Surroundings(
+        Path(place), "r", validate, observe, lambda: len(losses) >= stop_after,
+        memory=lambda: 0, ranks=ranks,
+    ))
+    return losses, checks
+
+found = [trained(*case) for case in json.loads(sys.argv[1])]
+if ranks.is_first:
+    print(json.dumps(found))
+"""
+
+Case = tuple[str, str, str, str, int]
+"""Folder of the model, of the checkpoints, method, tuning, steps to stop after."""
+CASES = (("sft", "lora"), ("dpo", "full"), ("kto", "lora"), ("sft", "masters"))
+
+
+def run(count: int, cases: list[Case]) -> list[tuple[list[float], list[float]]]:
+    """Losses of steps and of validations of each case, trained by `count` processes."""
+    here = Path(__file__).parent
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    script = Path(cases[0][1]).parent / "script.py"
+    script.write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", *(launch if count > 1 else []), str(script),
+         json.dumps(cases)],
+        capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": f"{here}:{here.parent}", "PYTHONWARNINGS": "ignore"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [(losses, checks) for losses, checks in json.loads(done.stdout.splitlines()[-1])]
+
+
+def case(
+    folder: Path, place: Path, method: str = "sft", tuning: str = "lora", stop: int = 99
+) -> Case:
+    return (str(folder), str(place), method, tuning, stop)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("llama"))
+
+
+def test_several_processes_train_like_one(folder: Path, tmp_path: Path) -> None:
+    """Three of them, too: in a step of four pairs there is less to do for one."""
+    found = {
+        count: run(
+            count, [case(folder, tmp_path / f"{count}-{i}", *c) for i, c in enumerate(CASES)]
+        )
+        for count in (1, 2, 3)
+    }
+    for i, (_, tuning) in enumerate(CASES):
+        one = found[1][i]
+        assert len(one[0]) == 6
+        assert len(one[1]) == 3
+        # bfloat16 rounds by what stands beside.
+        tolerance = 1e-2 if tuning == "masters" else 1e-5
+        for count in (2, 3):
+            assert found[count][i][0] == pytest.approx(one[0], rel=tolerance)
+            assert found[count][i][1] == pytest.approx(one[1], rel=tolerance)
+
+
+def test_a_run_resumes_on_another_number_of_processes(folder: Path, tmp_path: Path) -> None:
+    """Two processes, then one, then two again, against one all the way."""
+    place = tmp_path / "moved"
+    first = run(2, [case(folder, place, stop=2)])[0][0]
+    second, whole = (
+        losses
+        for losses, _ in run(1, [case(folder, place, stop=2), case(folder, tmp_path / "all")])
+    )
+    third = run(2, [case(folder, place)])[0][0]
+    assert [len(part) for part in (first, second, third)] == [2, 2, 2]
+    assert [*first, *second, *third] == pytest.approx(whole, rel=1e-5)
+
+
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=40), st.integers(1, 9), st.integers(0, 3))
+def test_examples_are_divided_by_tokens_and_none_is_lost(
+    lengths: list[int], count: int, skipped: int
+) -> None:
+    chosen = range(skipped, len(lengths))
+    shares = Ranks(0, count).divide(chosen, lengths)
+    assert sorted(i for share in shares for i in share) == list(chosen)
+    loads = [sum(lengths[i] for i in share) for share in shares]
+    assert max(loads) - min(loads) <= max(lengths)
