@@ -18,16 +18,17 @@ import json, sys
 from pathlib import Path
 import torch
 from test_exactness import examples
-from luthier.models import load_model, make_trainable
+from luthier.models import load_model, make_trainable, shard
 from luthier.recipe import DPO, KTO, SFT, Full, LoRA, Training
 from luthier.tokens import EncodedRated
 from luthier.training import *
 
 torch.set_num_threads(1)
-ranks = join_ranks()
+ranks = join_ranks(is_sharded=True)
 METHODS = {"sft": SFT(), "dpo": DPO(), "kto": KTO(good_weight=1.5)}
 
 def trained(folder, place, method, tuning, stop_after):
+    tuning, _, sharding = tuning.partition("+")
     method = METHODS[method]
     dtype = torch.bfloat16 if tuning == "masters" else torch.float32
     model = load_model(Path(folder), dtype=dtype, device=torch.device("cpu"))
@@ -37,6 +38,8 @@ def trained(folder, place, method, tuning, stop_after):
         rows = [EncodedRated(p.chosen, p.rejected, True) for p in rows]
     if method.kind != "sft":
         rows = with_references(rows, reference_logprobs(model, rows, 10_000))
+    if sharding:
+        shard(model)
     objective = build_objective(method, share_prefixes=True)
     learnt = 1 if method.kind == "kto" else 2
     num_tokens = sum(s.num_tokens for row in rows for s in row.sequences[:learnt])
@@ -67,7 +70,10 @@ if ranks.is_first:
 
 Case = tuple[str, str, str, str, int]
 """Folder of the model, of the checkpoints, method, tuning, steps to stop after."""
-CASES = (("sft", "lora"), ("dpo", "full"), ("kto", "lora"), ("sft", "masters"))
+CASES = (
+    ("sft", "lora"), ("dpo", "full"), ("kto", "lora"), ("sft", "masters"),
+    ("sft", "lora+fsdp"), ("dpo", "full+fsdp"), ("kto", "full+fsdp"), ("sft", "masters+fsdp"),
+)  # fmt: skip
 
 
 def run(count: int, cases: list[Case]) -> list[tuple[list[float], list[float]]]:
@@ -99,32 +105,33 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_several_processes_train_like_one(folder: Path, tmp_path: Path) -> None:
     """Three of them, too: in a step of four pairs there is less to do for one."""
-    found = {
-        count: run(
-            count, [case(folder, tmp_path / f"{count}-{i}", *c) for i, c in enumerate(CASES)]
-        )
-        for count in (1, 2, 3)
-    }
-    for i, (_, tuning) in enumerate(CASES):
-        one = found[1][i]
-        assert len(one[0]) == 6
-        assert len(one[1]) == 3
-        # bfloat16 rounds by what stands beside.
-        tolerance = 1e-2 if tuning == "masters" else 1e-5
-        for count in (2, 3):
-            assert found[count][i][0] == pytest.approx(one[0], rel=tolerance)
-            assert found[count][i][1] == pytest.approx(one[1], rel=tolerance)
+    found: dict[tuple[int, str, str], tuple[list[float], list[float]]] = {}
+    for count in (1, 2, 3):
+        places = [tmp_path / f"{count}-{i}" for i in range(len(CASES))]
+        cases = [case(folder, place, *c) for place, c in zip(places, CASES, strict=True)]
+        for (method, tuning), losses in zip(CASES, run(count, cases), strict=True):
+            found[count, method, tuning] = losses
+    for (_, method, tuning), (losses, checks) in found.items():
+        one = found[1, method, tuning]
+        # Spread over processes or not is the same; bfloat16 rounds by what stands beside.
+        plain = found.get((1, method, tuning.removesuffix("+fsdp")), one)
+        tolerance = 1e-2 if "masters" in tuning else 1e-5
+        assert (len(losses), len(checks)) == (6, 3)
+        for expected in (one, plain):
+            assert losses == pytest.approx(expected[0], rel=tolerance)
+            assert checks == pytest.approx(expected[1], rel=tolerance)
 
 
-def test_a_run_resumes_on_another_number_of_processes(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("tuning", ["lora", "full+fsdp"])
+def test_a_run_resumes_on_another_number_of_processes(
+    folder: Path, tmp_path: Path, tuning: str
+) -> None:
     """Two processes, then one, then two again, against one all the way."""
     place = tmp_path / "moved"
-    first = run(2, [case(folder, place, stop=2)])[0][0]
-    second, whole = (
-        losses
-        for losses, _ in run(1, [case(folder, place, stop=2), case(folder, tmp_path / "all")])
-    )
-    third = run(2, [case(folder, place)])[0][0]
+    first = run(2, [case(folder, place, "sft", tuning, 2)])[0][0]
+    alone = [case(folder, place, "sft", tuning, 2), case(folder, tmp_path / "all", "sft", tuning)]
+    second, whole = (losses for losses, _ in run(1, alone))
+    third = run(2, [case(folder, place, "sft", tuning)])[0][0]
     assert [len(part) for part in (first, second, third)] == [2, 2, 2]
     assert [*first, *second, *third] == pytest.approx(whole, rel=1e-5)
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from luthier.models.head import Head, HeadLoss, head_loss
     from luthier.models.loading import LanguageModel, load_model
     from luthier.models.losses import answer_losses
+    from luthier.models.sharding import gather, shard
     from luthier.models.sources import (
         ModelFolder,
         adapter_size,
@@ -47,6 +48,7 @@ _MODULES = {
     "head": ("Head", "HeadLoss", "head_loss"),
     "loading": ("LanguageModel", "load_model"),
     "losses": ("answer_losses",),
+    "sharding": ("gather", "shard"),
     "trained": ("TrainedWeights", "trained_parameters"),
     "sources": ("ModelFolder", "adapter_size", "default_cache", "resolve_source"),
 }
@@ -65,6 +67,7 @@ __all__ = [
     "answer_losses",
     "choose_device",
     "default_cache",
+    "gather",
     "generate",
     "head_loss",
     "load_adapter",
@@ -78,6 +81,7 @@ __all__ = [
     "resolve_source",
     "save_adapter",
     "save_model",
+    "shard",
     "trained_parameters",
 ]
 

@@ -190,13 +190,22 @@ def _shortest(ranks: dict[str, int], model: PreTrainedModel) -> list[str]:
     return sorted(short if meant == set(ranks) else ranks)
 
 
-def _thaw_last(model: PreTrainedModel, count: int) -> None:
-    """Let the last blocks and the final norm learn."""
-    name, blocks = next(
+def blocks_of(model: PreTrainedModel) -> list[nn.Module]:
+    """The model's transformer blocks in order."""
+    return list(_blocks(model)[1])
+
+
+def _blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+    return next(
         (name, module)
         for name, module in model.base_model.named_modules()
         if isinstance(module, nn.ModuleList)
     )
+
+
+def _thaw_last(model: PreTrainedModel, count: int) -> None:
+    """Let the last blocks and the final norm learn."""
+    name, blocks = _blocks(model)
     if count > len(blocks):
         raise ModelError(
             f"the model has {len(blocks)} blocks",

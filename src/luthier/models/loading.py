@@ -6,11 +6,11 @@ model is used, one small flat batch is compared with transformers' own computati
 that the flat form does not reproduce runs padded, and says so.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from peft import PeftModel
@@ -25,6 +25,8 @@ from luthier.models.head import Head, HeadLoss, head_loss, token_losses
 from luthier.models.lean import make_lean
 from luthier.models.padded import unfold
 from luthier.models.quantizing import four_bits, keep_differentiable
+
+T = TypeVar("T")
 
 PROBE_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6, torch.bfloat16: 0.1}
 """Largest relative difference of hidden states between flat and plain attention, by precision."""
@@ -41,6 +43,8 @@ class LanguageModel:
     device: torch.device
     padded_because: str = ""
     """Why flat batches are computed as padded rows; empty where they are computed flat."""
+    root: nn.Module | None = None
+    """What a model spread over processes computes in; see `sharding`."""
 
     def hidden_states(self, batch: FlatBatch) -> Tensor:
         """Final hidden states [T, H] of a flat batch."""
@@ -89,16 +93,27 @@ class LanguageModel:
 
     def loss(self, batch: FlatBatch, weights: Tensor | None = None) -> HeadLoss:
         """Loss of the batch's predictions; weights [S] default to ones."""
-        weights = torch.ones(len(batch.targets), device=self.device) if weights is None else weights
-        hidden = self.hidden_states(batch)[batch.index]
-        return head_loss(hidden, self.head, batch.targets, weights)
+        shares = torch.ones(len(batch.targets), device=self.device) if weights is None else weights
+
+        def compute() -> HeadLoss:
+            hidden = self.hidden_states(batch)[batch.index]
+            return head_loss(hidden, self.head, batch.targets, shares)
+
+        return self._within_root(compute)
 
     def answer_logprobs(self, batch: FlatBatch) -> Tensor:
         """Log-likelihood in nats of each sequence's supervised tokens [n], differentiable."""
-        hidden = self.hidden_states(batch)[batch.index]
-        losses = token_losses(hidden, self.head, batch.targets)
-        sums = torch.zeros(batch.num_sequences, device=self.device, dtype=losses.dtype)
-        return -sums.index_add(0, batch.owners, losses)
+
+        def compute() -> Tensor:
+            hidden = self.hidden_states(batch)[batch.index]
+            losses = token_losses(hidden, self.head, batch.targets)
+            sums = torch.zeros(batch.num_sequences, device=self.device, dtype=losses.dtype)
+            return -sums.index_add(0, batch.owners, losses)
+
+        return self._within_root(compute)
+
+    def _within_root(self, compute: Callable[[], T]) -> T:
+        return compute() if self.root is None else self.root(compute)
 
 
 def load_model(

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from luthier.models import LanguageModel, make_trainable, peak_memory
+from luthier.models import LanguageModel, gather, make_trainable, peak_memory, shard
 from luthier.pipeline.preparing import Prepared
+from luthier.pipeline.starting import load_start
 from luthier.recipe import LoRA, recipe_hash, settled
 from luthier.runs import write_atomically
 from luthier.tokens import EncodedExample
@@ -40,8 +41,13 @@ class Circumstances:
     resumed: Callable[[int], None] = lambda step: None
 
 
-def learn(model: LanguageModel, prepared: Prepared, circumstances: Circumstances) -> Outcome:
-    """Train the model as the recipe says; it then holds the best weights, unless interrupted."""
+def learn(
+    model: LanguageModel, prepared: Prepared, circumstances: Circumstances
+) -> tuple[Outcome, LanguageModel]:
+    """Train the model as the recipe says.
+
+    Returns the model with the best weights, unless interrupted: whole on the first process.
+    """
     recipe, ranks = prepared.recipe, circumstances.ranks
     budget = settled(recipe.training.micro_batch_tokens)
     make_trainable(model, recipe.tuning, recipe.training.seed)
@@ -50,6 +56,8 @@ def learn(model: LanguageModel, prepared: Prepared, circumstances: Circumstances
     objective = build_objective(recipe.method, share_prefixes=not drops)
     learnt = _with_references(model, prepared, prepared.train.encoded, ranks)
     held_out = _with_references(model, prepared, prepared.validation.encoded, ranks)
+    if recipe.runtime.sharding == "fsdp":
+        shard(model)
     surroundings = Surroundings(
         folder=circumstances.checkpoints,
         recipe_hash=recipe_hash(recipe),
@@ -60,7 +68,16 @@ def learn(model: LanguageModel, prepared: Prepared, circumstances: Circumstances
         ranks=ranks,
         resumed=circumstances.resumed,
     )
-    return train(model, objective, learnt, recipe.training, surroundings)
+    outcome = train(model, objective, learnt, recipe.training, surroundings)
+    return outcome, _whole(model, prepared) if model.root is not None else model
+
+
+def _whole(model: LanguageModel, prepared: Prepared) -> LanguageModel:
+    """A model that was spread over processes, as one again."""
+    found = load_start(prepared.recipe, prepared.source)
+    make_trainable(found, prepared.recipe.tuning, prepared.recipe.training.seed)
+    gather(model, found)
+    return found
 
 
 def _with_references(

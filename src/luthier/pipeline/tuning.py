@@ -85,7 +85,7 @@ def tune(
     `is_interrupted` is asked after every step; when it answers true the run is saved and ends
     unfinished. Raises LuthierError; the run is then marked as failed and can be taken up again.
     """
-    ranks = join_ranks()
+    ranks = join_ranks(is_sharded=prepared.recipe.runtime.sharding == "fsdp")
     if not ranks.is_first:
         return _follow(prepared, ranks, is_interrupted)
     workspace = Workspace.open(prepared.recipe.runtime.workspace)
@@ -110,7 +110,7 @@ def _follow(prepared: Prepared, ranks: Ranks, is_interrupted: Callable[[], bool]
     """Train as one of several processes; the first one does all the rest."""
     model = load_start(prepared.recipe, prepared.source)
     folder = Path(ranks.tell(""))  # comes when the first process has evaluated the prompts
-    outcome = learn(
+    outcome, _ = learn(
         model, prepared, Circumstances(folder / "checkpoints", ranks, is_interrupted=is_interrupted)
     )
     leave_ranks()
@@ -187,7 +187,7 @@ class _Path:
         with self.journal.stage("evaluate the prompts"):
             baselines = self._baselines(model)
         with self.journal.stage("train"):
-            outcome = self._train(model)
+            outcome, model = self._train(model)
         if outcome.status == "interrupted":
             self.run.update(status="interrupted")
             return Tuned(self.run, is_finished=False)
@@ -237,9 +237,9 @@ class _Path:
         write_atomically(kept, to_json(result))
         return result
 
-    def _train(self, model: LanguageModel) -> Outcome:
+    def _train(self, model: LanguageModel) -> tuple[Outcome, LanguageModel]:
         self.ranks.tell(str(self.run.folder))
-        outcome = learn(
+        outcome, model = learn(
             model,
             self.prepared,
             Circumstances(
@@ -253,7 +253,7 @@ class _Path:
         leave_ranks()
         if outcome.status != "interrupted":
             self._save(model)
-        return outcome
+        return outcome, model
 
     def _save(self, model: LanguageModel) -> None:
         """Write what learnt into the run's folder: an adapter, or the whole model."""

@@ -322,6 +322,8 @@ class Runtime(Section):
     """Device to compute on."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of frozen weights and activations; trained weights are always float32."""
+    sharding: Literal["none", "fsdp"] = "none"
+    """Processes of one training each hold the whole model, or a part of it (FSDP)."""
     threads: int | Auto = "auto"
     """CPU threads."""
     workspace: Path = Path("luthier-workspace")

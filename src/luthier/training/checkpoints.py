@@ -21,6 +21,7 @@ from safetensors.torch import load, load_file, save
 from torch import Tensor
 
 from luthier.errors import CheckpointError
+from luthier.models.sharding import part_like
 from luthier.training.memory import Activations
 
 PREFIX = "step-"
@@ -80,7 +81,7 @@ def save_checkpoint(
         "optimizer.safetensors": save(_moments(parameters, optimizer)),
         "state.json": json.dumps(state, indent=1).encode(),
     }
-    hashes = {name: _sha256(content) for name, content in files.items()}
+    hashes = {n: hashlib.sha256(content).hexdigest() for n, content in files.items()}
     files[HASHES] = json.dumps(hashes, indent=1).encode()
     place = folder / f"{PREFIX}{progress.step:08d}"
     write_folder(place, files)
@@ -105,7 +106,7 @@ def write_folder(place: Path, files: dict[str, bytes]) -> None:
         _sync_directory(place.parent)
     except OSError as error:
         shutil.rmtree(unfinished, ignore_errors=True)
-        raise _unwritable(place, error) from error
+        raise unwritable(place, error) from error
 
 
 def _sync_directory(folder: Path) -> None:
@@ -117,16 +118,16 @@ def _sync_directory(folder: Path) -> None:
         os.close(handle)
 
 
-def write_weights(path: Path, parameters: dict[str, torch.nn.Parameter]) -> None:
+def write_weights(path: Path, weights: dict[str, Tensor]) -> None:
     """Write weights to one file, atomically. Raises CheckpointError when it cannot be written."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_bytes(save({n: p.detach().cpu() for n, p in parameters.items()}))
+        unfinished.write_bytes(save({n: w.detach().cpu() for n, w in weights.items()}))
         unfinished.replace(path)
     except OSError as error:
         unfinished.unlink(missing_ok=True)
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
 
 
 def read_weights(path: Path, parameters: dict[str, torch.nn.Parameter]) -> None:
@@ -138,7 +139,8 @@ def read_weights(path: Path, parameters: dict[str, torch.nn.Parameter]) -> None:
     load_weights(weights, parameters)
 
 
-def _unwritable(place: Path, error: OSError) -> CheckpointError:
+def unwritable(place: Path, error: OSError) -> CheckpointError:
+    """What is raised when a checkpoint cannot be written."""
     return CheckpointError(
         f"cannot be written: {error.strerror}",
         where=str(place),
@@ -160,8 +162,8 @@ def remove_unfinished(folder: Path) -> None:
             leftover.unlink(missing_ok=True)
 
 
-def read_newest(folder: Path, recipe_hash: str) -> tuple[Files | None, list[CheckpointError]]:
-    """Files of the newest whole checkpoint in `folder`, and what is wrong with newer ones.
+def find_newest(folder: Path, recipe_hash: str) -> tuple[Path | None, list[CheckpointError]]:
+    """The newest whole checkpoint in `folder`, and what is wrong with newer ones.
 
     None when there is no checkpoint. Raises CheckpointError when it belongs to another recipe, or
     when there are some and none is whole.
@@ -169,15 +171,15 @@ def read_newest(folder: Path, recipe_hash: str) -> tuple[Files | None, list[Chec
     damaged: list[CheckpointError] = []
     for place in reversed(list_checkpoints(folder)):
         try:
-            files = _read_whole(place)
+            _check_whole(place)
         except CheckpointError as error:
             damaged.append(error)
             continue
-        if parse(files).progress.recipe_hash != recipe_hash:
+        if json.loads((place / "state.json").read_text())["recipe_hash"] != recipe_hash:
             raise CheckpointError(
                 "belongs to another recipe", where=str(place), advice="start a new run"
             )
-        return files, damaged
+        return place, damaged
     if damaged:
         raise CheckpointError(
             "no checkpoint is whole",
@@ -188,20 +190,24 @@ def read_newest(folder: Path, recipe_hash: str) -> tuple[Files | None, list[Chec
     return None, []
 
 
-def _read_whole(place: Path) -> Files:
-    """A checkpoint's files, each as it was written. Raises CheckpointError."""
+def _check_whole(place: Path) -> None:
+    """Raise CheckpointError unless every file of a checkpoint is as it was written."""
     try:
         hashes = json.loads((place / HASHES).read_text())
-        files = {name: (place / name).read_bytes() for name in hashes}
-    except (OSError, ValueError, TypeError) as error:
+        changed = [name for name, digest in hashes.items() if hash_file(place / name) != digest]
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"cannot be read: {error}", where=str(place)) from error
-    changed = [n for n, content in files.items() if _sha256(content) != hashes[n]]
-    if changed or not set(FILES) <= set(files):
-        names = ", ".join(changed or sorted(set(FILES) - set(files)))
+    if changed or "state.json" not in hashes:
         raise CheckpointError(
-            f"{names} is not as it was written: the disk, or somebody, changed it", where=str(place)
+            f"{', '.join(changed) or HASHES} is not as it was written: the disk changed it, "
+            "or somebody did",
+            where=str(place),
         )
-    return files
+
+
+def read_files(place: Path) -> Files:
+    """A checkpoint's files."""
+    return {name: (place / name).read_bytes() for name in FILES}
 
 
 def parse(files: Files) -> Checkpoint:
@@ -241,11 +247,13 @@ def load_weights(weights: dict[str, Tensor], parameters: dict[str, torch.nn.Para
         raise CheckpointError(f"holds other weights than the model, such as {different[0]}")
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(weights[name])
+            parameter.copy_(part_like(weights[name], parameter))
 
 
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _moments(

@@ -25,7 +25,7 @@ from luthier.training.memory import (
     recompute_activations,
     reserve_moments,
 )
-from luthier.training.objectives import Objective
+from luthier.training.objectives import Objective, in_step
 from luthier.training.ranks import Ranks
 
 
@@ -76,8 +76,9 @@ class Gradients:
         squeezed: list[Squeezed] = []
         count = self.objective.count([self.examples[i] for i in chosen])
         mine = self.ranks.divide(chosen, self.lengths)[self.ranks.rank]
+        baseline = self._baseline(mine) / len(chosen)
         while True:
-            tally = self._try(mine, len(chosen), count)
+            tally = self._try(mine, len(chosen), count, baseline)
             if tally is not None:
                 break
             squeezed.append(self._squeeze())
@@ -98,7 +99,7 @@ class Gradients:
             group = self._largest(steps)
             state = _random_state()
             reserved = reserve_moments(list(self.trained.masters.values()))
-            tally = self._try(group, len(group), 1.0)
+            tally = self._try(group, len(group), 1.0, 0.0)
             del reserved
             self._forget()
             _set_random_state(state)
@@ -115,11 +116,13 @@ class Gradients:
         )
         return max(groups, key=lambda group: sum(self.lengths[i] for i in group))
 
-    def _try(self, mine: Sequence[int], num_examples: int, count: float) -> Tally | None:
+    def _try(
+        self, mine: Sequence[int], num_examples: int, count: float, baseline: float
+    ) -> Tally | None:
         """Gradients of this rank's examples; None, and no gradients, when memory ran out."""
         state = _random_state()
         try:
-            return self._accumulate(mine, num_examples, count)
+            return self._accumulate(mine, num_examples, count, baseline)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -128,28 +131,48 @@ class Gradients:
         _set_random_state(state)
         return None
 
-    def _accumulate(self, mine: Sequence[int], num_examples: int, count: float) -> Tally:
+    def _baseline(self, mine: Sequence[int]) -> float:
+        """Sum of the objective's baseline over all ranks."""
+        if not self.objective.has_baseline:
+            return 0.0
+        total = 0.0
+        for group, counts in self._groups(mine):
+            members = [self.examples[i] for i in group]
+            total += counts * self.objective.baseline(self.model, members)
+        return self.ranks.sum(total)[0]
+
+    def _groups(self, mine: Sequence[int]) -> list[tuple[list[int], bool]]:
+        groups = cut_by_tokens(mine, self.lengths, self.budget)
+        shortest = min(range(len(self.lengths)), key=lambda i: self.lengths[i])
+        return in_step(self.ranks, self.model, groups, [shortest])
+
+    def _accumulate(
+        self, mine: Sequence[int], num_examples: int, count: float, baseline: float
+    ) -> Tally:
         tally = Tally(watched=dict.fromkeys(self.objective.watched, 0.0))
-        members = [self.examples[i] for i in mine]
-        total = self.objective.baseline(self.model, members, self.budget)
-        baseline = self.ranks.sum(total)[0] / num_examples if self.objective.has_baseline else 0.0
-        for group in cut_by_tokens(mine, self.lengths, self.budget):
+        for group, counts in self._groups(mine):
             members = [self.examples[i] for i in group]
             batch = self.objective.collate(members)
-            tally.num_tokens += batch.num_tokens
             with kept_activations(self.activations):
                 losses = self.objective.losses(
                     self.model, batch.to(self.model.device), members, baseline
                 )
-            (losses.total / count).backward()
-            tally.loss += losses.total.item() / count
+            (losses.total * (counts / count)).backward()
+            tally.num_tokens += counts * batch.num_tokens
+            tally.loss += counts * losses.total.item() / count
             for name, value in losses.watched.items():
-                tally.watched[name] += value / num_examples
+                tally.watched[name] += counts * value / num_examples
         return tally
 
     def _squeeze(self) -> Squeezed:
         free_memory()
         longest = max(self.lengths)
+        if self.model.root is not None and self.ranks.count > 1:
+            raise TrainingError(
+                "memory ran out, and a model spread over processes cannot go on alone",
+                advice=f"set training.micro_batch_tokens below {self.budget}, or "
+                "training.activations: recompute",
+            )
         if self.budget > longest:
             self.use(max(longest, self.budget // 2), self.activations)
         elif self.activations == "keep" and can_recompute(self.model):

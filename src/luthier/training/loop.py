@@ -17,6 +17,7 @@ import torch
 
 from luthier.errors import TrainingError
 from luthier.models.loading import LanguageModel
+from luthier.models.sharding import whole
 from luthier.models.trained import TrainedWeights
 from luthier.recipe import Training, settled
 from luthier.tokens import EncodedExample
@@ -27,6 +28,7 @@ from luthier.training.gradients import Gradients, Squeezed
 from luthier.training.objectives import Measured, Objective
 from luthier.training.optimizers import build_optimizer, learning_rate_factor
 from luthier.training.ranks import Ranks
+from luthier.training.sharded import load_sharded, save_sharded
 
 BEST = "best.safetensors"
 
@@ -135,7 +137,7 @@ class _Loop:
     ) -> None:
         self.model, self.objective, self.examples = model, objective, examples
         self.training, self.surroundings = training, surroundings
-        self.ranks = surroundings.ranks
+        self.ranks, self.is_sharded = surroundings.ranks, model.root is not None
         self.plan = StepPlan(
             len(examples),
             settled(training.batch_size),
@@ -184,14 +186,18 @@ class _Loop:
     def _resume(self) -> None:
         folder, ranks = self.surroundings.folder, self.ranks
         torch.manual_seed(self.training.seed)
-        files: checkpoints.Files | None = None
+        place: Path | None = None
         if ranks.is_first:
             checkpoints.remove_unfinished(folder)
-            files, damaged = checkpoints.read_newest(folder, self.surroundings.recipe_hash)
+            place, damaged = checkpoints.find_newest(folder, self.surroundings.recipe_hash)
             for error in damaged:
                 self.surroundings.observe(Damaged(str(error)))
-        files = ranks.tell(files)  # only the first rank need have them at hand
-        if files is not None:
+        place = ranks.tell(place)
+        if place is not None and self.is_sharded:
+            self.progress = load_sharded(place, self.parameters, self.optimizer)
+        elif place is not None:
+            # Only the first rank need have the files at hand.
+            files = ranks.tell(checkpoints.read_files(place) if ranks.is_first else {})
             found = checkpoints.parse(files)
             checkpoints.restore(found, self.parameters, self.optimizer)
             self.progress = found.progress
@@ -207,8 +213,8 @@ class _Loop:
         chosen = self.plan.examples_of(step)
         tally, squeezed = self.gradients.of_step(chosen)
         self._note(squeezed)
-        norm = torch.nn.utils.clip_grad_norm_(
-            self.parameters.values(), self.training.max_grad_norm
+        norm = whole(
+            torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.training.max_grad_norm)
         ).item()
         if not (math.isfinite(tally.loss) and math.isfinite(norm)):
             raise TrainingError(
@@ -260,8 +266,9 @@ class _Loop:
         progress = self.progress
         is_best = progress.best_loss is None or loss < progress.best_loss
         if is_best:
+            weights = {name: whole(weight) for name, weight in self.parameters.items()}
             if self.ranks.is_first:
-                checkpoints.write_weights(self.surroundings.folder / BEST, self.parameters)
+                checkpoints.write_weights(self.surroundings.folder / BEST, weights)
             progress = replace(progress, best_loss=loss, best_step=progress.step, num_worse=0)
         else:
             progress = replace(progress, num_worse=progress.num_worse + 1)
@@ -270,14 +277,15 @@ class _Loop:
         self.surroundings.observe(Validated(progress.step, loss, is_best, measured.watched))
 
     def _save(self) -> None:
-        if self.ranks.is_first:
-            checkpoints.save_checkpoint(
-                self.surroundings.folder, self.progress, self.parameters, self.optimizer
-            )
+        folder = self.surroundings.folder
+        if self.is_sharded:
+            save_sharded(folder, self.progress, self.parameters, self.optimizer, self.ranks)
+        elif self.ranks.is_first:
+            checkpoints.save_checkpoint(folder, self.progress, self.parameters, self.optimizer)
         self.surroundings.observe(Saved(self.progress.step))
 
     def _load_best(self) -> None:
         """Take the best weights; only the first rank needs them, to keep and to evaluate them."""
-        if self.progress.best_loss is not None and self.ranks.is_first:
+        if self.progress.best_loss is not None and (self.ranks.is_first or self.is_sharded):
             checkpoints.read_weights(self.surroundings.folder / BEST, self.parameters)
             self.trained.round()

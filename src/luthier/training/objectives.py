@@ -49,7 +49,7 @@ class Objective(Protocol):
         """The examples as one flat batch."""
         ...
 
-    def baseline(self, model: LanguageModel, examples: Sequence[Any], budget: int) -> float:
+    def baseline(self, model: LanguageModel, examples: Sequence[Any]) -> float:
         """Sum over the examples of what the step's baseline is the mean of; 0 without one."""
         ...
 
@@ -81,7 +81,7 @@ class SupervisedObjective:
         """The sequences on one axis."""
         return pack_examples(examples, share=self._share_prefixes)
 
-    def baseline(self, model: LanguageModel, examples: Sequence[Encoded], budget: int) -> float:
+    def baseline(self, model: LanguageModel, examples: Sequence[Encoded]) -> float:
         """Nothing is shared."""
         return 0.0
 
@@ -130,15 +130,33 @@ def measure(
     lengths = [example.num_tokens for example in examples]
     # In order on one rank: neighbours in a file often begin alike, and are computed once.
     mine = sorted(ranks.divide(range(len(examples)), lengths)[ranks.rank])
-    members = [examples[i] for i in mine]
-    baseline = ranks.sum(objective.baseline(model, members, budget))[0] / len(examples)
+    cut = cut_in_order([lengths[i] for i in mine], budget)
+    groups = in_step(ranks, model, [mine[start:end] for start, end in cut], [0])
+    baseline = 0.0
+    if objective.has_baseline:
+        for group, counts in groups:
+            baseline += counts * objective.baseline(model, [examples[i] for i in group])
+        baseline = ranks.sum(baseline)[0] / len(examples)
     total, watched = 0.0, dict.fromkeys(objective.watched, 0.0)
-    for start, end in cut_in_order([example.num_tokens for example in members], budget):
-        batch = objective.collate(members[start:end]).to(model.device)
-        losses = objective.losses(model, batch, members[start:end], baseline)
-        total += losses.total.item()
+    for group, counts in groups:
+        members = [examples[i] for i in group]
+        batch = objective.collate(members).to(model.device)
+        losses = objective.losses(model, batch, members, baseline)
+        total += counts * losses.total.item()
         for name, value in losses.watched.items():
-            watched[name] += value
+            watched[name] += counts * value
     total, *sums = ranks.sum(total, *watched.values())
     means = {name: value / len(examples) for name, value in zip(watched, sums, strict=True)}
     return Measured(total / objective.count(examples), means)
+
+
+def in_step(
+    ranks: Ranks, model: LanguageModel, groups: list[list[int]], filler: list[int]
+) -> list[tuple[list[int], bool]]:
+    """The groups a rank computes, and whether each counts.
+
+    A model spread over processes computes only when all of them do: a rank with fewer groups than
+    another computes the filler, which counts for nothing.
+    """
+    missing = 0 if model.root is None else ranks.most(len(groups)) - len(groups)
+    return [*((group, True) for group in groups), *([(filler, False)] * missing)]

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from luthier.errors import TrainingError
-from luthier.models.flat import FlatBatch, cut_in_order
+from luthier.models.flat import FlatBatch
 from luthier.models.loading import LanguageModel
 from luthier.recipe import DPO, IPO, KTO, ORPO, Method, SimPO
 from luthier.tokens import EncodedPair, EncodedRated
@@ -112,7 +112,7 @@ class PairObjective:
         """Chosen, rejected, chosen, rejected, ... with each prompt once."""
         return pack_examples(examples, share=self._share_prefixes)
 
-    def baseline(self, model: LanguageModel, examples: Sequence[EncodedPair], budget: int) -> float:
+    def baseline(self, model: LanguageModel, examples: Sequence[EncodedPair]) -> float:
         """Nothing is shared."""
         return 0.0
 
@@ -172,17 +172,11 @@ class RatedObjective:
         return pack_sequences([e.answer for e in examples], share=self._share_prefixes)
 
     @torch.no_grad()
-    def baseline(
-        self, model: LanguageModel, examples: Sequence[EncodedRated], budget: int
-    ) -> float:
+    def baseline(self, model: LanguageModel, examples: Sequence[EncodedRated]) -> float:
         """Sum of the mismatched log-ratios, whose mean over the step is z."""
-        total = 0.0
-        sequences = [example.mismatched for example in examples]
-        for start, end in cut_in_order([s.num_tokens for s in sequences], budget):
-            batch = pack_sequences(sequences[start:end], share=self._share_prefixes)
-            total += model.answer_logprobs(batch.to(model.device)).sum().item()
-        reference = sum(_reference(example)[1] for example in examples)
-        return total - reference
+        batch = pack_sequences([e.mismatched for e in examples], share=self._share_prefixes)
+        total = model.answer_logprobs(batch.to(model.device)).sum().item()
+        return total - sum(_reference(example)[1] for example in examples)
 
     def losses(
         self,

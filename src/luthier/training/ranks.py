@@ -13,6 +13,8 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch._C._distributed_c10d import HashStore
+from torch.distributed.tensor import DTensor
 
 T = TypeVar("T")
 
@@ -43,6 +45,14 @@ class Ranks:
         """Whether the flag is up on any rank."""
         return self.sum(float(flag))[0] > 0
 
+    def most(self, value: int) -> int:
+        """The largest of all ranks' values."""
+        if self.count == 1:
+            return value
+        largest = torch.tensor(value, device=_exchange_device())
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return int(largest)
+
     def wait(self) -> None:
         """Return when all ranks have come here."""
         if self.count > 1:
@@ -63,6 +73,8 @@ class Ranks:
             return
         gradients = []
         for parameter in parameters:
+            if isinstance(parameter, DTensor):
+                continue  # summed as it was formed
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             gradients.append(parameter.grad)
@@ -112,11 +124,17 @@ def leave_ranks() -> None:
         dist.destroy_process_group()
 
 
-def join_ranks() -> Ranks:
-    """Join the processes that `torchrun` or Ray started with this one; alone without them."""
+def join_ranks(*, is_sharded: bool = False) -> Ranks:
+    """Join the processes that `torchrun` or Ray started with this one; alone without them.
+
+    A sharded model needs a process group even in a process alone.
+    """
     if dist.is_initialized():
         return Ranks(dist.get_rank(), dist.get_world_size())
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        if is_sharded:
+            backend = "nccl" if torch.cuda.is_available() else "gloo"
+            dist.init_process_group(backend, rank=0, world_size=1, store=HashStore())
         return Ranks()
     on_gpu = torch.cuda.is_available()
     if on_gpu:
