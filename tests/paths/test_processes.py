@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from journey import environment, luthier, run_folder, write_task
+from journey import SETTINGS, environment, luthier, run_folder, write_task
 
 
 def by_two(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -28,9 +28,12 @@ def record(folder: Path) -> dict[str, object]:
     return content
 
 
-def test_two_processes_give_the_run_of_one(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        write_task(tmp_path / name)
+@pytest.mark.parametrize("sharding", ["none", "fsdp"])
+def test_two_processes_give_the_run_of_one(tmp_path: Path, sharding: str) -> None:
+    tuning = {"tuning": {"kind": "lora", "rank": 4} if sharding == "none" else {"kind": "full"}}
+    write_task(tmp_path / "one", **tuning)
+    runtime = {**SETTINGS["runtime"], "sharding": sharding}
+    write_task(tmp_path / "two", **tuning, runtime=runtime)
     one = luthier(tmp_path / "one", "train", "recipe.yaml")
     assert one.code == 0, one.error
     two = by_two(tmp_path / "two", "train", "recipe.yaml")

@@ -109,8 +109,8 @@ def test_several_processes_train_like_one(folder: Path, tmp_path: Path) -> None:
     for count in (1, 2, 3):
         places = [tmp_path / f"{count}-{i}" for i in range(len(CASES))]
         cases = [case(folder, place, *c) for place, c in zip(places, CASES, strict=True)]
-        for (method, tuning), losses in zip(CASES, run(count, cases), strict=True):
-            found[count, method, tuning] = losses
+        for (method, tuning), trained in zip(CASES, run(count, cases), strict=True):
+            found[count, method, tuning] = trained
     for (_, method, tuning), (losses, checks) in found.items():
         one = found[1, method, tuning]
         # Spread over processes or not is the same; bfloat16 rounds by what stands beside.
@@ -134,6 +134,26 @@ def test_a_run_resumes_on_another_number_of_processes(
     third = run(2, [case(folder, place, "sft", tuning)])[0][0]
     assert [len(part) for part in (first, second, third)] == [2, 2, 2]
     assert [*first, *second, *third] == pytest.approx(whole, rel=1e-5)
+
+
+@pytest.mark.parametrize("damage", ["missing", "flipped"])
+def test_a_checkpoint_with_a_bad_part_is_passed_over(
+    folder: Path, tmp_path: Path, damage: str
+) -> None:
+    place = tmp_path / "run"
+    whole = run(2, [case(folder, place, "sft", "full+fsdp", 4)])[0][0]
+    newest = max(place.glob("step-*"))
+    part = min(newest.glob("*.safetensors"))
+    assert len(list(newest.glob("*.safetensors"))) == 2, "one part a process"
+    if damage == "missing":
+        part.unlink()
+    else:
+        content = bytearray(part.read_bytes())
+        content[-5] ^= 1
+        part.write_bytes(content)
+    again = run(1, [case(folder, place, "sft", "full+fsdp")])[0][0]
+    assert again[:2] == pytest.approx(whole[2:], rel=1e-5), "it goes on from step 2, not 4"
+    assert len(again) == 4
 
 
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=40), st.integers(1, 9), st.integers(0, 3))
