@@ -5,11 +5,13 @@ killed process had done but not saved are removed, because they are done again.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 
+from luthier.evaluation import SystemResult
 from luthier.pipeline.events import Event, Note, StageStarted
+from luthier.pipeline.loggers import Logger, numbers_of, numbers_of_systems
 from luthier.report import StageTime, StepPoint, ValidationPoint
 from luthier.runs import JsonLines, Run
 from luthier.training import Damaged, Squeezed, StepDone, Validated
@@ -18,9 +20,11 @@ from luthier.training import Damaged, Squeezed, StepDone, Validated
 class Journal:
     """Writes a run's events down and passes them on."""
 
-    def __init__(self, run: Run, observe: Callable[[Event], None]) -> None:
+    def __init__(
+        self, run: Run, observe: Callable[[Event], None], loggers: Sequence[Logger] = ()
+    ) -> None:
         self._lines = JsonLines(run.path("events.jsonl"))
-        self._observe = observe
+        self._observe, self._loggers = observe, loggers
 
     def resume_after(self, step: int) -> None:
         """Forget the steps after `step`."""
@@ -39,7 +43,21 @@ class Journal:
             )
         elif isinstance(event, Damaged):
             self.warn(f"a checkpoint was passed over for an earlier one: {event.reason}")
+        found = numbers_of(event)
+        if found is not None:
+            for logger in self._loggers:
+                logger.log(*found)
         self._observe(event)
+
+    def conclude(self, systems: list[SystemResult], step: int) -> None:
+        """Send the systems' metrics to the loggers."""
+        for logger in self._loggers:
+            logger.log(numbers_of_systems(systems), step)
+
+    def close(self) -> None:
+        """End the loggers' runs."""
+        for logger in self._loggers:
+            logger.finish()
 
     def warn(self, text: str) -> None:
         """Say something that the report is to say as well, once."""

@@ -33,6 +33,7 @@ from luthier.models import (
 from luthier.pipeline.events import Answered, Event, Note, Ready
 from luthier.pipeline.journal import Journal
 from luthier.pipeline.learning import Circumstances, learn
+from luthier.pipeline.loggers import open_loggers
 from luthier.pipeline.opening import TunedModel, open_model
 from luthier.pipeline.predictors import TUNED, ZERO_SHOT, LocalPredictor, choose_shots
 from luthier.pipeline.preparing import Prepared, prepare
@@ -176,12 +177,20 @@ class _Path:
     ) -> None:
         self.ranks = ranks
         self.run, self.prepared, self.recipe = run, prepared, prepared.recipe
-        self.journal = Journal(run, observe)
+        loggers = open_loggers(self.recipe.runtime.loggers, run, flatten(self.recipe))
+        self.journal = Journal(run, observe, loggers)
         self.observe, self.is_interrupted = observe, is_interrupted
         self.scorers: tuple[Scorer, ...] = build_scorers(self.recipe.evaluation)
         self.seed = self.recipe.training.seed
 
     def go(self) -> Tuned:
+        """The whole way, or the rest of it."""
+        try:
+            return self._go()
+        finally:
+            self.journal.close()
+
+    def _go(self) -> Tuned:
         with self.journal.stage("load the model"):
             model = self._load()
         with self.journal.stage("evaluate the prompts"):
@@ -273,6 +282,7 @@ class _Path:
         result = conclude(
             self.prepared.test, systems, metrics, self.recipe.evaluation, seed=self.seed
         )
+        self.journal.conclude(systems, outcome.num_steps)
         report = build_report(self.run, self.prepared, result, self.journal, outcome)
         write_report(report, self.run.folder)
         first = result.comparisons[0] if result.comparisons else None

@@ -28,7 +28,7 @@ SHORTHANDS = {
 }
 CHOICES = ("method", "tuning")
 """Sections of which there are several kinds."""
-UNHASHED = ("name", "runtime.workspace", "runtime.cache", "runtime.threads")
+UNHASHED = ("name", "runtime.workspace", "runtime.cache", "runtime.threads", "runtime.loggers")
 """What changes neither weights nor evaluation beyond where and how fast they are made."""
 
 
