@@ -205,3 +205,19 @@ def test_python_goes_the_same_path(
     assert tuned.report.is_file()
     assert {"StageStarted", "Ready", "StepDone", "SystemFinished"} <= set(events)
     assert isinstance(tuned.open().ask("number 3"), str)
+
+
+def test_a_profile_says_where_the_time_went(tmp_path: Path) -> None:
+    write_task(tmp_path)
+    done = luthier(tmp_path, "train", "recipe.yaml", "--profile")
+    assert done.code == 0, done.error
+    profile = json.loads((run_folder(tmp_path) / "profile.json").read_text())
+    assert profile["num_steps"] == 5
+    assert sum(profile["parts"].values()) == pytest.approx(1)
+    assert set(profile["parts"]) == {"linears", "attention", "head", "optimizer", "data", "rest"}
+    assert all(share > 0 for share in profile["parts"].values())
+    assert 0 < profile["flops"] < profile["limit"]
+    assert 0 < profile["masked_share"] < 1
+    assert 0 < profile["computed_share"] < 1.5
+    assert re.search(r"profile of 5 steps: linears \d+%, attention", done.out)
+    assert "tokens/s; of the tokens" in done.out

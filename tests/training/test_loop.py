@@ -97,8 +97,11 @@ def test_one_batch_of_eight_equals_eight_batches_of_one(folder: Path, tmp_path: 
         trained.append(weights_of(model))
         traces.append(trace)
     assert traces[0] == pytest.approx(traces[1], rel=1e-5)
+    start = weights_of(tiny_model(folder))
     for name, weight in trained[0].items():
-        torch.testing.assert_close(weight, trained[1][name], rtol=1e-3, atol=1e-5)
+        # Of the way all weights went, not of each: AdamW blows up the rounding of tiny gradients.
+        apart, moved = (weight - trained[1][name]).norm(), (weight - start[name]).norm()
+        assert apart < 1e-3 * moved, name
 
 
 def test_the_loss_of_a_step_is_the_mean_over_its_supervised_tokens(

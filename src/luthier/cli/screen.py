@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from luthier.evaluation import SystemFinished
     from luthier.pipeline import Answered, Event, Prepared
     from luthier.recipe import Tuning
-    from luthier.training import StepDone
+    from luthier.training import Profile, StepDone
 
 PLAIN_LINES = 20
 """Lines per training when the output is no terminal."""
@@ -53,7 +53,7 @@ class Screen:
         """Show one event."""
         from luthier import pipeline
         from luthier.evaluation import SystemFinished
-        from luthier.training import StepDone, Validated
+        from luthier.training import Profile, StepDone, Validated
 
         match event:
             case pipeline.StageStarted():
@@ -71,6 +71,9 @@ class Screen:
                 self._show_system(event)
             case StepDone():
                 self._show_step(event)
+            case Profile():
+                for text in describe_profile(event):
+                    self.line(f"  {text}")
             case Validated():
                 self._validation = f"validation {event.loss:.4f}{' (best)' * event.is_best}"
 
@@ -157,6 +160,20 @@ def describe(prepared: "Prepared") -> list[str]:
     if prepared.findings:
         lines.append(f"{len(prepared.findings)} warnings about rows; luthier check lists them")
     return lines
+
+
+def describe_profile(profile: "Profile") -> list[str]:
+    """Where the time of the measured steps went, in a few lines."""
+    shares = ", ".join(f"{part} {share:.0%}" for part, share in profile.parts.items())
+    return [
+        f"profile of {_counted(profile.num_steps, 'step')}: {shares}",
+        f"{profile.tokens_per_second:,.0f} tokens/s; of the tokens {profile.masked_share:.0%} "
+        f"carry no loss, {profile.computed_share:.0%} are computed (beginnings shared), "
+        f"{profile.padding_share:.1%} of those are filler",
+        f"{profile.flops / 1e9:,.0f} GFLOP/s in matrix products, "
+        f"{profile.flops / profile.limit:.0%} of the {profile.limit / 1e9:,.0f} this machine does "
+        "on large matrices",
+    ]
 
 
 def _tuning(tuning: "Tuning") -> str:

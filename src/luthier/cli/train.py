@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Annotated
 
 import typer
 
@@ -16,7 +17,16 @@ from luthier.recipe import read_recipe
 INTERRUPTED = 130
 
 
-def train(recipe: RecipeFile, overrides: Overrides = []) -> None:  # noqa: B006 - typer's form
+Profiles = Annotated[
+    bool, typer.Option("--profile", help="Measure some steps, and say where the time went.")
+]
+
+
+def train(
+    recipe: RecipeFile,
+    overrides: Overrides = [],  # noqa: B006 - typer's form
+    profile: Profiles = False,
+) -> None:
     """Tune a model and say whether it helped. The same command again resumes.
 
     Checks the data, measures the model with prompts alone, trains, measures again, compares, and
@@ -29,7 +39,7 @@ def train(recipe: RecipeFile, overrides: Overrides = []) -> None:  # noqa: B006 
     with screen(is_quiet=not is_first) as shown, _interruptible() as is_interrupted:
         # What is wrong with recipe or rows is said before torch is loaded.
         prepared = pipeline.prepare(read, shown.line)
-        tuned = pipeline.tune(prepared, shown.show, is_interrupted)
+        tuned = pipeline.tune(prepared, shown.show, is_interrupted, profiles=profile)
     out = console(is_quiet=not is_first)
     if not tuned.is_finished:
         out.print("\nInterrupted; a checkpoint is saved. Run the same command again to go on.")

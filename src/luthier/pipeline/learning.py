@@ -18,6 +18,7 @@ from luthier.tokens import EncodedExample
 from luthier.training import (
     NEEDS_REFERENCE,
     Outcome,
+    Profiler,
     Ranks,
     Surroundings,
     TrainingEvent,
@@ -39,6 +40,7 @@ class Circumstances:
     observe: Callable[[TrainingEvent], None] = lambda event: None
     is_interrupted: Callable[[], bool] = lambda: False
     resumed: Callable[[int], None] = lambda step: None
+    profiler: Profiler | None = None
 
 
 def learn(
@@ -66,6 +68,7 @@ def learn(
         is_interrupted=circumstances.is_interrupted,
         memory=peak_memory,
         ranks=ranks,
+        profiler=circumstances.profiler,
         resumed=circumstances.resumed,
     )
     outcome = train(model, objective, learnt, recipe.training, surroundings)

@@ -42,7 +42,7 @@ from luthier.pipeline.starting import load_start
 from luthier.recipe import LoRA, flatten, recipe_from, recipe_hash, settled
 from luthier.report import write_report
 from luthier.runs import Run, Workspace, capture_environment, write_atomically
-from luthier.training import Outcome, Ranks, join_ranks, leave_ranks
+from luthier.training import Outcome, Profile, Profiler, Ranks, join_ranks, leave_ranks
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,14 @@ def tune(
     prepared: Prepared,
     observe: Callable[[Event], None] = lambda event: None,
     is_interrupted: Callable[[], bool] = lambda: False,
+    *,
+    profiles: bool = False,
 ) -> Tuned:
     """Go the whole path, or the rest of it.
 
     `is_interrupted` is asked after every step; when it answers true the run is saved and ends
-    unfinished. Raises LuthierError; the run is then marked as failed and can be taken up again.
+    unfinished. With `profiles`, some steps are measured. Raises LuthierError; the run is then
+    marked as failed and can be taken up again.
     """
     ranks = join_ranks(is_sharded=prepared.recipe.runtime.sharding == "fsdp")
     if not ranks.is_first:
@@ -96,7 +99,9 @@ def tune(
             observe(Ready(run.id, prepared, is_resumed))
             run.update(status="running", error="")
             try:
-                return _Path(run, prepared, ranks, observe, is_interrupted).go()
+                path = _Path(run, prepared, ranks, observe, is_interrupted)
+                path.profiles = profiles
+                return path.go()
             except LuthierError as error:
                 run.update(status="failed", error=str(error))
                 raise
@@ -175,7 +180,7 @@ class _Path:
         observe: Callable[[Event], None],
         is_interrupted: Callable[[], bool],
     ) -> None:
-        self.ranks = ranks
+        self.ranks, self.profiles = ranks, False
         self.run, self.prepared, self.recipe = run, prepared, prepared.recipe
         loggers = open_loggers(self.recipe.runtime.loggers, run, flatten(self.recipe))
         self.journal = Journal(run, observe, loggers)
@@ -257,12 +262,17 @@ class _Path:
                 self.journal.observe,
                 self.is_interrupted,
                 self.journal.resume_after,
+                Profiler(self._keep_profile) if self.profiles else None,
             ),
         )
         leave_ranks()
         if outcome.status != "interrupted":
             self._save(model)
         return outcome, model
+
+    def _keep_profile(self, profile: Profile) -> None:
+        write_atomically(self.run.path("profile.json"), json.dumps(asdict(profile), indent=1))
+        self.observe(profile)
 
     def _save(self, model: LanguageModel) -> None:
         """Write what learnt into the run's folder: an adapter, or the whole model."""

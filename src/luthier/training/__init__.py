@@ -13,6 +13,7 @@ from luthier.training.loop import (
 )
 from luthier.training.objectives import Measured, Objective, SupervisedObjective, measure
 from luthier.training.preferences import NEEDS_REFERENCE, build_objective
+from luthier.training.profiling import Profile, Profiler
 from luthier.training.ranks import Ranks, join_ranks, leave_ranks
 from luthier.training.references import reference_key, reference_logprobs, with_references
 
@@ -22,6 +23,8 @@ __all__ = [
     "Measured",
     "Objective",
     "Outcome",
+    "Profile",
+    "Profiler",
     "Ranks",
     "Saved",
     "Squeezed",

@@ -6,10 +6,11 @@ halved and the step begun anew, with the same random numbers.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from luthier.errors import TrainingError
 from luthier.models.loading import LanguageModel
@@ -36,6 +37,9 @@ class Tally:
     loss: float = 0.0
     """Sum of losses over the count of the step."""
     num_tokens: int = 0
+    num_computed: int = 0
+    """Tokens computed, each shared beginning once, with filler."""
+    num_filler: int = 0
     watched: dict[str, float] = field(default_factory=dict)
 
 
@@ -87,7 +91,13 @@ class Gradients:
         loss, num_tokens, *watched = self.ranks.sum(
             tally.loss, tally.num_tokens, *(tally.watched[name] for name in names)
         )
-        return Tally(loss, int(num_tokens), dict(zip(names, watched, strict=True))), squeezed
+        tally = replace(
+            tally,
+            loss=loss,
+            num_tokens=int(num_tokens),
+            watched=dict(zip(names, watched, strict=True)),
+        )
+        return tally, squeezed
 
     def try_largest(self, steps: Sequence[Sequence[int]]) -> list[Squeezed]:
         """Compute the micro-batch that needs most memory once, so that what is too much shows now.
@@ -152,13 +162,16 @@ class Gradients:
         tally = Tally(watched=dict.fromkeys(self.objective.watched, 0.0))
         for group, counts in self._groups(mine):
             members = [self.examples[i] for i in group]
-            batch = self.objective.collate(members)
+            with record_function("luthier: data"):
+                batch = self.objective.collate(members)
             with kept_activations(self.activations):
                 losses = self.objective.losses(
                     self.model, batch.to(self.model.device), members, baseline
                 )
             (losses.total * (counts / count)).backward()
             tally.num_tokens += counts * batch.num_tokens
+            tally.num_computed += len(batch.input_ids)
+            tally.num_filler += batch.segments[-1][0]
             tally.loss += counts * losses.total.item() / count
             for name, value in losses.watched.items():
                 tally.watched[name] += counts * value / num_examples

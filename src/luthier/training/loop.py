@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch.profiler import record_function
 
 from luthier.errors import TrainingError
 from luthier.models.loading import LanguageModel
@@ -27,6 +28,7 @@ from luthier.training.checkpoints import Progress
 from luthier.training.gradients import Gradients, Squeezed
 from luthier.training.objectives import Measured, Objective
 from luthier.training.optimizers import build_optimizer, learning_rate_factor
+from luthier.training.profiling import Profiler
 from luthier.training.ranks import Ranks
 from luthier.training.sharded import load_sharded, save_sharded
 
@@ -107,6 +109,8 @@ class Surroundings:
     """Peak memory in bytes."""
     ranks: Ranks = field(default_factory=Ranks)
     """The processes that train together."""
+    profiler: Profiler | None = None
+    """Measures some steps."""
     resumed: Callable[[int], None] = lambda step: None
     """Told the step training goes on from, before the first one."""
 
@@ -166,7 +170,7 @@ class _Loop:
             epoch = range(min(self.plan.steps_per_epoch, self.plan.num_steps))
             self._note(self.gradients.try_largest([self.plan.examples_of(s) for s in epoch]))
         while self.progress.step < self.plan.num_steps and not self.progress.stopped_early:
-            self._step()
+            self._profiled_step()
             is_last = self.progress.step == self.plan.num_steps
             if self.progress.step % every == 0 or is_last:
                 self._validate()
@@ -205,7 +209,17 @@ class _Loop:
         self.gradients.use(self.progress.micro_batch_tokens, self.progress.activations)
         self.surroundings.resumed(self.progress.step)
 
-    def _step(self) -> None:
+    def _profiled_step(self) -> None:
+        """A step, measured by the profiler if there is one."""
+        profiler = self.surroundings.profiler
+        if profiler is None or profiler.is_done:
+            self._step()
+        else:
+            weight = next(p for p in self.model.base.parameters() if p.is_floating_point())
+            profiler.run(self._step, self.model.device, weight.dtype)
+
+    def _step(self) -> dict[str, float]:
+        """One optimizer update; returns what it computed."""
         started = time.perf_counter()
         step = self.progress.step
         if not self.ranks.is_first:  # the first one's random numbers are in the checkpoint
@@ -227,24 +241,31 @@ class _Loop:
         )
         for parameter_group in self.optimizer.param_groups:
             parameter_group["lr"] = rate
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.trained.round()
+        with record_function("luthier: optimizer"):
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.trained.round()
         self.progress = replace(self.progress, step=step + 1)
-        self.surroundings.observe(
-            StepDone(
-                step + 1,
-                self.plan.num_steps,
-                tally.loss,
-                rate,
-                norm,
-                tally.num_tokens,
-                sum(self.examples[i].num_supervised for i in chosen),
-                time.perf_counter() - started,
-                self.surroundings.memory(),
-                tally.watched,
-            )
+        done = StepDone(
+            step + 1,
+            self.plan.num_steps,
+            tally.loss,
+            rate,
+            norm,
+            tally.num_tokens,
+            sum(self.examples[i].num_supervised for i in chosen),
+            time.perf_counter() - started,
+            self.surroundings.memory(),
+            tally.watched,
         )
+        self.surroundings.observe(done)
+        return {
+            "seconds": done.seconds,
+            "num_tokens": done.num_tokens,
+            "num_supervised": done.num_supervised,
+            "num_computed": tally.num_computed,
+            "num_filler": tally.num_filler,
+        }
 
     def _note(self, squeezed: list[Squeezed]) -> None:
         """Remember what memory allowed, so that a resumed run computes alike, and tell it."""
