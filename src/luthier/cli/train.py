@@ -6,13 +6,17 @@ import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from luthier.cli.options import Overrides, RecipeFile
-from luthier.cli.screen import console, screen
-from luthier.recipe import read_recipe
+from luthier.cli.screen import Screen, console, screen
+from luthier.errors import ConfigError
+from luthier.recipe import ReadRecipe, read_recipe
+
+if TYPE_CHECKING:
+    from luthier.pipeline import Event, Tuned
 
 INTERRUPTED = 130
 
@@ -22,10 +26,21 @@ Profiles = Annotated[
 ]
 
 
+RayAddress = Annotated[
+    str | None,
+    typer.Option("--ray", metavar="ADDRESS", help="Train on a Ray cluster: address, auto, local."),
+]
+Workers = Annotated[
+    int, typer.Option("--workers", min=1, help="Processes on the Ray cluster that train together.")
+]
+
+
 def train(
     recipe: RecipeFile,
     overrides: Overrides = [],  # noqa: B006 - typer's form
     profile: Profiles = False,
+    ray: RayAddress = None,
+    workers: Workers = 1,
 ) -> None:
     """Tune a model and say whether it helped. The same command again resumes.
 
@@ -35,12 +50,25 @@ def train(
     from luthier import pipeline
 
     read = read_recipe(recipe, overrides)
+    if ray is not None:
+        _show(_train_on_ray(read, ray, workers))
+        return
+    if workers > 1:
+        raise ConfigError(
+            "says how many processes train, which only a Ray cluster is told",
+            where=f"--workers {workers}",
+            advice="add --ray local, or start the command with torchrun",
+        )
     is_first = int(os.environ.get("RANK", "0")) == 0  # of those that torchrun started
     with screen(is_quiet=not is_first) as shown, _interruptible() as is_interrupted:
         # What is wrong with recipe or rows is said before torch is loaded.
         prepared = pipeline.prepare(read, shown.line)
         tuned = pipeline.tune(prepared, shown.show, is_interrupted, profiles=profile)
-    out = console(is_quiet=not is_first)
+    _show(tuned, is_quiet=not is_first)
+
+
+def _show(tuned: "Tuned", *, is_quiet: bool = False) -> None:
+    out = console(is_quiet=is_quiet)
     if not tuned.is_finished:
         out.print("\nInterrupted; a checkpoint is saved. Run the same command again to go on.")
         raise typer.Exit(INTERRUPTED)
@@ -48,6 +76,20 @@ def train(
         out.print("\n" + textwrap.fill(tuned.verdict.paragraph, 92))
     out.print(f"\nReport     {tuned.report}")
     out.print(f"Talk to it luthier chat {tuned.run.record.name}")
+
+
+def _train_on_ray(read: ReadRecipe, address: str, workers: int) -> "Tuned":
+    from luthier import pipeline
+    from luthier.runs import num_cores
+
+    pipeline.prepare(read, console().print)  # what is wrong is said before a worker is started
+    cores = max(1, num_cores() // workers) if address == "local" else 1
+    return pipeline.tune_on_ray(read, pipeline.Cluster(address, workers, cores), _shown)
+
+
+def _shown() -> "Callable[[Event], None]":
+    """Shows events in the first worker, whose output Ray brings here."""
+    return Screen().show
 
 
 @contextmanager

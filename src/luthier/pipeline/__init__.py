@@ -7,12 +7,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from luthier.pipeline.cluster import Cluster, tune_on_ray
     from luthier.pipeline.events import Answered, Event, Note, Ready, StageStarted
     from luthier.pipeline.opening import TunedModel, evaluate_run, find_run, open_model
     from luthier.pipeline.preparing import Prepared, prepare
     from luthier.pipeline.tuning import Tuned, tune, tune_from
 
 _MODULES = {
+    "cluster": ("Cluster", "tune_on_ray"),
     "events": ("Answered", "Event", "Note", "Ready", "StageStarted"),
     "opening": ("TunedModel", "evaluate_run", "find_run", "open_model"),
     "preparing": ("Prepared", "prepare"),
@@ -22,6 +24,7 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "Answered",
+    "Cluster",
     "Event",
     "Note",
     "Prepared",
@@ -35,6 +38,7 @@ __all__ = [
     "prepare",
     "tune",
     "tune_from",
+    "tune_on_ray",
 ]
 
 

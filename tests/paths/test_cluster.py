@@ -1,0 +1,73 @@
+"""The whole path on a local Ray cluster of two workers, also when one of them is killed."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from journey import SETTINGS, Done, luthier, run_folder, start, write_task
+
+pytest.importorskip("ray", reason="the extra luthier[ray] is missing")
+
+MANY = {
+    **SETTINGS["training"],
+    "epochs": 40,
+    "evaluate_every": 40,
+    "patience": 99,
+    "checkpoint_every": 4,
+}
+ON_RAY = ("train", "recipe.yaml", "--ray", "local", "--workers", "2")
+
+
+def losses(folder: Path) -> list[float]:
+    lines = (run_folder(folder) / "events.jsonl").read_text().splitlines()
+    return [entry["loss"] for entry in map(json.loads, lines) if entry["event"] == "step"]
+
+
+def test_two_workers_of_which_one_is_killed_give_the_run_of_one_process(tmp_path: Path) -> None:
+    for name in ("plain", "ray"):
+        write_task(tmp_path / name, training=MANY)
+    plain = luthier(tmp_path / "plain", "train", "recipe.yaml")
+    assert plain.code == 0, plain.error
+    process = start(tmp_path / "ray", *ON_RAY)
+    kill_a_worker_after(tmp_path / "ray", num_steps=30, of=process.pid)
+    out, error = process.communicate(timeout=300)
+    done = Done(process.returncode, out, error)
+    assert done.code == 0, done
+    assert (
+        json.loads((run_folder(tmp_path / "ray") / "run.json").read_text())["status"] == "finished"
+    )
+    expected = losses(tmp_path / "plain")
+    assert len(expected) == 320
+    found = losses(tmp_path / "ray")
+    assert len(found) == 320
+    # Well past the kill; after hundreds of large steps, rounding has grown into differences.
+    assert found[:60] == pytest.approx(expected[:60], rel=1e-3)
+    assert "going on with" in out, "the run was taken up again"
+
+
+def kill_a_worker_after(folder: Path, num_steps: int, of: int) -> None:
+    """SIGKILL to the second worker when that many steps are done."""
+    runs = folder / "luthier-workspace" / "runs"
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        if list(runs.glob("*/events.jsonl")) and len(losses(folder)) >= num_steps:
+            break
+        time.sleep(0.05)
+    family = psutil.Process(of).children(recursive=True)
+    workers = [p for p in family if "RayTrainWorker" in " ".join(p.cmdline())]
+    assert len(workers) == 2, [p.cmdline() for p in family]
+    os.kill(workers[-1].pid, signal.SIGKILL)
+
+
+def test_a_cluster_that_is_not_there_is_said(tmp_path: Path) -> None:
+    write_task(tmp_path)
+    done = luthier(tmp_path, "train", "recipe.yaml", "--ray", "127.0.0.1:1", "--workers", "2")
+    assert done.code == 2
+    assert "no Ray cluster can be reached" in done.error
+    done = luthier(tmp_path, "train", "recipe.yaml", "--workers", "2")
+    assert done.code == 2
+    assert "add --ray local, or start the command with torchrun" in done.error
