@@ -99,9 +99,7 @@ def tune(
             observe(Ready(run.id, prepared, is_resumed))
             run.update(status="running", error="")
             try:
-                path = _Path(run, prepared, ranks, observe, is_interrupted)
-                path.profiles = profiles
-                return path.go()
+                return _Path(run, prepared, ranks, observe, is_interrupted, profiles=profiles).go()
             except LuthierError as error:
                 run.update(status="failed", error=str(error))
                 raise
@@ -179,8 +177,10 @@ class _Path:
         ranks: Ranks,
         observe: Callable[[Event], None],
         is_interrupted: Callable[[], bool],
+        *,
+        profiles: bool,
     ) -> None:
-        self.ranks, self.profiles = ranks, False
+        self.ranks, self.profiles = ranks, profiles
         self.run, self.prepared, self.recipe = run, prepared, prepared.recipe
         loggers = open_loggers(self.recipe.runtime.loggers, run, flatten(self.recipe))
         self.journal = Journal(run, observe, loggers)
