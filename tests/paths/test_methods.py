@@ -78,6 +78,7 @@ def test_every_method_goes_the_whole_path(folder: Path, data: str, method: str) 
     if method in ("dpo", "ipo", "simpo", "orpo"):
         assert steps[-1]["watched"]["reward_margin"] > 0
         assert checks[-1]["watched"]["preference_accuracy"] == 1.0
+        assert checks[-1]["watched"]["kl_to_start"] > 0
     else:
         assert steps[-1]["loss"] < steps[0]["loss"]
 

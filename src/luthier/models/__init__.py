@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         precision,
         probe_devices,
     )
+    from luthier.models.divergence import kl_to_start
     from luthier.models.flat import FlatBatch, pack
     from luthier.models.generation import Generated, generate
     from luthier.models.head import Head, HeadLoss, head_loss
@@ -43,6 +44,7 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 _MODULES = {
     "adapters": ("load_adapter", "make_trainable", "merge_adapter", "save_adapter", "save_model"),
     "devices": ("Devices", "choose_device", "peak_memory", "precision", "probe_devices"),
+    "divergence": ("kl_to_start",),
     "flat": ("FlatBatch", "pack"),
     "generation": ("Generated", "generate"),
     "head": ("Head", "HeadLoss", "head_loss"),
@@ -70,6 +72,7 @@ __all__ = [
     "gather",
     "generate",
     "head_loss",
+    "kl_to_start",
     "load_adapter",
     "load_model",
     "make_trainable",

@@ -6,17 +6,18 @@ thinks of every answer is computed here, where the method needs it, and kept for
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from luthier.models import LanguageModel, gather, make_trainable, peak_memory, shard
+from luthier.models import LanguageModel, gather, kl_to_start, make_trainable, peak_memory, shard
 from luthier.pipeline.preparing import Prepared
 from luthier.pipeline.starting import load_start
-from luthier.recipe import LoRA, recipe_hash, settled
+from luthier.recipe import LoRA, Recipe, recipe_hash, settled
 from luthier.runs import write_atomically
 from luthier.tokens import EncodedExample
 from luthier.training import (
     NEEDS_REFERENCE,
+    Measured,
     Outcome,
     Profiler,
     Ranks,
@@ -29,6 +30,9 @@ from luthier.training import (
     train,
     with_references,
 )
+
+KL_EXAMPLES = 32
+"""Held-out examples on which the divergence from the start is measured."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +64,19 @@ def learn(
     held_out = _with_references(model, prepared, prepared.validation.encoded, ranks)
     if recipe.runtime.sharding == "fsdp":
         shard(model)
+
+    def check() -> Measured:
+        measured = measure(model, objective, held_out, budget, ranks)
+        if not _knows_its_start(model, recipe):
+            return measured
+        answers = [e.sequences[0] for e in held_out[:KL_EXAMPLES]]
+        divergence = kl_to_start(model, answers, budget=budget)
+        return replace(measured, watched={**measured.watched, "kl_to_start": divergence})
+
     surroundings = Surroundings(
         folder=circumstances.checkpoints,
         recipe_hash=recipe_hash(recipe),
-        validate=(lambda: measure(model, objective, held_out, budget, ranks)) if held_out else None,
+        validate=check if held_out else None,
         observe=circumstances.observe,
         is_interrupted=circumstances.is_interrupted,
         memory=peak_memory,
@@ -73,6 +86,13 @@ def learn(
     )
     outcome = train(model, objective, learnt, recipe.training, surroundings)
     return outcome, _whole(model, prepared) if model.root is not None else model
+
+
+def _knows_its_start(model: LanguageModel, recipe: Recipe) -> bool:
+    """Whether a preference run's start is the model without its adapter."""
+    begins_anew = isinstance(recipe.tuning, LoRA) and recipe.tuning.earlier == "merge"
+    is_preference = recipe.method.kind not in ("sft", "pretrain")
+    return begins_anew and is_preference and model.root is None
 
 
 def _whole(model: LanguageModel, prepared: Prepared) -> LanguageModel:
