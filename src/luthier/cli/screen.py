@@ -75,7 +75,8 @@ class Screen:
                 for text in describe_profile(event):
                     self.line(f"  {text}")
             case Validated():
-                self._validation = f"validation {event.loss:.4f}{' (best)' * event.is_best}"
+                best = " (best)" * event.is_best
+                self._validation = f"validation {event.loss:.4f}{_watched(event.watched)}{best}"
 
     def clear(self) -> None:
         """Take the progress bar away."""
@@ -121,8 +122,8 @@ class Screen:
             self._first_step = event.step - 1
         speed = event.num_tokens / max(event.seconds, 1e-9)
         text = (
-            f"loss {event.loss:.4f}  {self._validation:20}  {speed:,.0f} tok/s"
-            f"  {event.memory_bytes / 2**30:.1f} GiB"
+            f"loss {event.loss:.4f}{_watched(event.watched)}  {self._validation:20}"
+            f"  {speed:,.0f} tok/s  {event.memory_bytes / 2**30:.1f} GiB"
         )
         if self.console.is_terminal:
             self._advance(text, event.step, event.num_steps)
@@ -160,6 +161,12 @@ def describe(prepared: "Prepared") -> list[str]:
     if prepared.findings:
         lines.append(f"{len(prepared.findings)} warnings about rows; luthier check lists them")
     return lines
+
+
+def _watched(watched: dict[str, float]) -> str:
+    """What tells most of a preference method's progress, if there is such."""
+    short = {"preference_accuracy": "right", "reward_margin": "margin", "kl_to_start": "KL"}
+    return "".join(f" {name} {watched[key]:.2f}" for key, name in short.items() if key in watched)
 
 
 def describe_profile(profile: "Profile") -> list[str]:
