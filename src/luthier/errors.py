@@ -86,3 +86,13 @@ class EvaluationError(LuthierError, ValueError):
 
 class StorageError(LuthierError, OSError):
     """A folder or the database cannot be read or written."""
+
+
+def missing_package(package: str, extra: str, *, where: str, accepted: str = "") -> ConfigError:
+    """What is raised when an optional package is needed and not installed."""
+    return ConfigError(
+        f"{package} is not installed",
+        where=where,
+        accepted=accepted,
+        advice=f"pip install 'luthier[{extra}]', or do without",
+    )

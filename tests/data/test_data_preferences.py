@@ -147,3 +147,15 @@ def test_mixed_kinds_in_one_file_and_across_files_are_refused(tmp_path: Path) ->
     mixed.write_text(pair)
     with pytest.raises(DataError, match=r"different kinds of examples(.|\n)*text rows"):
         read_dataset(Data(train=mixed, test=texts))
+
+
+def test_columns_that_look_alike_do_not_confuse() -> None:
+    pair = {"prompt": "q", "chosen": "good", "rejected": "bad", "input": "x"}
+    example, findings = converted(pair)
+    assert findings == []
+    assert example.slices == {"input": "x"}
+    wire = {"input": {"messages": [USER]}, "preferred_output": [GOOD],
+            "non_preferred_output": [BAD], "preferred_language": "en"}  # fmt: skip
+    example, findings = converted(wire)
+    assert findings == []
+    assert example.slices == {"preferred_language": "en"}

@@ -63,7 +63,9 @@ def test_without_bitsandbytes_the_recipe_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quantizing, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"tuning.quantize: needs bitsandbytes.*luthier\[qlora\]"):
+    with pytest.raises(
+        ConfigError, match=r"tuning.quantize: bitsandbytes is not installed.*luthier\[qlora\]"
+    ):
         load_model(
             write_model(tmp_path), dtype=torch.float32, device=torch.device("cpu"), quantize="nf4"
         )

@@ -177,3 +177,19 @@ def test_yaml_gives_the_recipe_back(
     again = read_recipe(path).recipe
     assert again == recipe
     assert flatten(again) == flatten(recipe)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("training:\n  optimizer: adamw-8bit\n", "fsdp needs training.optimizer: adamw"),
+        ("tuning:\n  quantize: nf4\n", "fsdp needs tuning.quantize: none"),
+    ],
+)
+def test_what_cannot_be_spread_over_processes_is_refused(
+    tmp_path: Path, change: str, message: str
+) -> None:
+    place = tmp_path / "recipe.yaml"
+    place.write_text(MINIMAL + "runtime:\n  sharding: fsdp\n" + change)
+    with pytest.raises(ConfigError, match=message):
+        read_recipe(place)

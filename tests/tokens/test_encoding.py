@@ -6,9 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from luthier.data import Chat, Message, Place, Role
+from luthier.data import Chat, Message, Place, Role, Text
 from luthier.errors import DataError, ModelError, TemplateError
-from luthier.tokens import IGNORED, Tokenizer, check_ledger, encode_chat, encode_split
+from luthier.tokens import IGNORED, Tokenizer, check_ledger, encode_chat, encode_split, encode_text
 from tiny import CHATML, chat, write_tokenizer
 
 
@@ -161,3 +161,17 @@ def test_a_broken_tokenizer_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(ModelError, match=r"tokenizer\.json: cannot be read"):
         Tokenizer.load(tmp_path)
+
+
+@given(length=st.integers(0, 60), max_length=st.integers(2, 20))
+def test_pieces_of_a_text_learn_every_token_but_the_first_once(
+    tokenizer: Tokenizer, length: int, max_length: int
+) -> None:
+    text = "".join(chr(97 + i % 26) for i in range(length))
+    ids = tokenizer.encode_document(text)
+    assert tokenizer.decode(ids, keep_special=True) == text + "<|endoftext|>"
+    pieces = encode_text(tokenizer, Text("t", Place("t.jsonl", 1), text), max_length)
+    assert max(piece.num_tokens for piece in pieces) <= max_length
+    learnt = [x for piece in pieces for x in piece.labels if x != IGNORED]
+    assert learnt == ids[1:]
+    assert sum(piece.num_supervised for piece in pieces) == len(ids) - 1

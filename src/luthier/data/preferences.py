@@ -15,24 +15,25 @@ from luthier.data.turns import Turns, is_json, shape
 
 def read_preference(turns: Turns, fields: dict[str, Any]) -> Preference | None:
     """The preference of a row, or None after reporting everything wrong with it."""
-    given = fields.get("input")
-    tools = fields.get("tools")
-    if "input" in fields:
+    given, tools = fields.get("input"), fields.get("tools")
+    prompt: list[Message] = []
+    suffix = next((x for x in ("output", "completion") if f"non_preferred_{x}" in fields), "")
+    if suffix:
         if not isinstance(given, dict):
             turns.wrong("wrong-type", "input", f"is {shape(given)}", 'an object {"messages": ...}')
             return None
         tools = given.get("tools")
         prompt = _messages(turns, given.get("messages"), "input.messages", "user")
-        names = [name for name in fields if name.startswith(("preferred_", "non_preferred_"))]
-        chosen_name, rejected_name = sorted(names, key=lambda name: name.startswith("non_"))
+        chosen_name, rejected_name = f"preferred_{suffix}", f"non_preferred_{suffix}"
     else:
-        prompt = _messages(turns, fields["prompt"], "prompt", "user") if "prompt" in fields else []
+        if "prompt" in fields:
+            prompt = _messages(turns, fields["prompt"], "prompt", "user")
         chosen_name, rejected_name = "chosen", "rejected"
     if fields.get("system"):
         prompt.insert(0, Message("system", turns.text(fields["system"], "system")))
     chosen = _messages(turns, fields[chosen_name], chosen_name, "assistant")
     rejected = _messages(turns, fields[rejected_name], rejected_name, "assistant")
-    if not turns.is_broken and "prompt" not in fields and "input" not in fields:
+    if not turns.is_broken and not suffix and "prompt" not in fields:
         shared = _num_shared(chosen, rejected)
         prompt, chosen, rejected = prompt + chosen[:shared], chosen[shared:], rejected[shared:]
     known = turns.tools(tools)

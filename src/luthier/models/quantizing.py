@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import BitsAndBytesConfig
 
-from luthier.errors import ConfigError
+from luthier.errors import missing_package
 
 
 def four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:
@@ -18,11 +18,8 @@ def four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:
     Raises ConfigError when bitsandbytes is not installed.
     """
     if find_spec("bitsandbytes") is None:
-        raise ConfigError(
-            "needs bitsandbytes, which is not installed",
-            where="tuning.quantize",
-            accepted="none, or nf4 with the package",
-            advice="pip install 'luthier[qlora]', or leave the weights as they are",
+        raise missing_package(
+            "bitsandbytes", "qlora", where="tuning.quantize", accepted="none, or nf4 with it"
         )
     return BitsAndBytesConfig(
         load_in_4bit=True,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from luthier.errors import ConfigError
+from luthier.errors import ConfigError, missing_package
 from luthier.pipeline.events import Event
 from luthier.pipeline.preparing import prepare
 from luthier.pipeline.tuning import Tuned, tune
@@ -43,7 +43,7 @@ def tune_on_ray(read: ReadRecipe, cluster: Cluster, make_observer: Observer) -> 
     worker raises comes back as Ray's error, with the worker's own inside.
     """
     ray = _ray()
-    read = replace(read, recipe=with_whole_paths(read.recipe))
+    read = replace(read, recipe=_with_whole_paths(read.recipe))
     try:
         _knock(cluster.address)
         ray.init(
@@ -102,7 +102,7 @@ def _knock(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=5).close()
 
 
-def with_whole_paths(recipe: Recipe) -> Recipe:
+def _with_whole_paths(recipe: Recipe) -> Recipe:
     """The recipe with paths that mean the same in any working directory."""
     content = recipe.model_dump(mode="json")
     for section, field in (
@@ -122,7 +122,5 @@ def _ray() -> Any:
         import ray
         import ray.train.torch
     except ImportError as error:
-        raise ConfigError(
-            "Ray is not installed", where="--ray", advice="pip install 'luthier[ray]'"
-        ) from error
+        raise missing_package("ray", "ray", where="--ray") from error
     return ray

@@ -44,6 +44,8 @@ class Circumstances:
     observe: Callable[[TrainingEvent], None] = lambda event: None
     is_interrupted: Callable[[], bool] = lambda: False
     resumed: Callable[[int], None] = lambda step: None
+    referenced: Callable[[int, int], None] = lambda done, total: None
+    """Told how many examples the model at the start has looked at, of how many."""
     profiler: Profiler | None = None
 
 
@@ -60,8 +62,10 @@ def learn(
     # Dropout draws anew for each sequence, so shared beginnings would change the result.
     drops = isinstance(recipe.tuning, LoRA) and recipe.tuning.dropout > 0
     objective = build_objective(recipe.method, share_prefixes=not drops)
-    learnt = _with_references(model, prepared, prepared.train.encoded, ranks)
-    held_out = _with_references(model, prepared, prepared.validation.encoded, ranks)
+    learnt, held_out = (
+        _with_references(model, prepared, split.encoded, ranks, circumstances.referenced)
+        for split in (prepared.train, prepared.validation)
+    )
     if recipe.runtime.sharding == "fsdp":
         shard(model)
 
@@ -104,13 +108,18 @@ def _whole(model: LanguageModel, prepared: Prepared) -> LanguageModel:
 
 
 def _with_references(
-    model: LanguageModel, prepared: Prepared, examples: tuple[EncodedExample, ...], ranks: Ranks
+    model: LanguageModel,
+    prepared: Prepared,
+    examples: tuple[EncodedExample, ...],
+    ranks: Ranks,
+    told: Callable[[int, int], None],
 ) -> Sequence[EncodedExample]:
     """The examples with what the model at the start thinks of them, each rank computing a share."""
     recipe = prepared.recipe
     if recipe.method.kind not in NEEDS_REFERENCE or not examples:
         return examples
-    start = f"{prepared.source.sha256} {recipe.runtime.dtype} {model.device.type}"
+    quantized = recipe.tuning.quantize if isinstance(recipe.tuning, LoRA) else "none"
+    start = f"{prepared.source.sha256} {recipe.runtime.dtype} {quantized} {model.device.type}"
     key = reference_key(start, examples)
     kept = recipe.runtime.workspace / "references" / f"{key}.json"
     # The first rank looks, so that all do the same.
@@ -119,7 +128,9 @@ def _with_references(
         return with_references(examples, json.loads(said))
     mine = sorted(ranks.divide(range(len(examples)), [e.num_tokens for e in examples])[ranks.rank])
     budget = settled(recipe.training.micro_batch_tokens)
-    found = reference_logprobs(model, [examples[i] for i in mine], budget)
+    found = reference_logprobs(
+        model, [examples[i] for i in mine], budget, lambda done: told(done, len(mine))
+    )
     places = [(0.0, 0.0)] * len(examples)
     for i, reference in zip(mine, found, strict=True):
         places[i] = reference

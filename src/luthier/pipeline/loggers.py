@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, Protocol
 
-from luthier.errors import ConfigError
+from luthier.errors import missing_package
 from luthier.evaluation import SystemResult
 from luthier.runs import Run
 from luthier.training import StepDone, Validated
@@ -154,9 +154,7 @@ def _package(name: str) -> Any:
         return import_module(name)
     except ImportError as error:
         package = name.split(".")[0]
-        raise ConfigError(
-            f"{package} is not installed",
-            where="runtime.loggers",
-            accepted=", ".join(LOGGERS),
-            advice=f"pip install 'luthier[{package}]', or take it out",
+        accepted = ", ".join(LOGGERS)
+        raise missing_package(
+            package, package, where="runtime.loggers", accepted=accepted
         ) from error

@@ -7,10 +7,18 @@ from pathlib import Path
 
 from luthier.data import Message, read_dataset, refuse_errors
 from luthier.errors import ConfigError
-from luthier.evaluation import EvaluationResult, build_scorers, conclude, run_system
+from luthier.evaluation import (
+    EvaluationResult,
+    Kind,
+    SystemResult,
+    build_scorers,
+    conclude,
+    run_system,
+)
 from luthier.models import LanguageModel, ModelFolder, load_adapter
 from luthier.pipeline.events import Answered, Event
 from luthier.pipeline.predictors import TUNED, ZERO_SHOT, LocalPredictor
+from luthier.pipeline.preparing import measurable
 from luthier.pipeline.recorded import resolved_recipe
 from luthier.pipeline.starting import load_start, resolve_start
 from luthier.recipe import LoRA, Recipe, settled
@@ -65,6 +73,7 @@ class TunedModel:
             self.tokenizer,
             max_new_tokens=max_new_tokens or settled(self.recipe.evaluation.max_new_tokens),
             loss_tokens=settled(self.recipe.training.micro_batch_tokens),
+            text_tokens=settled(self.recipe.training.max_length),
             observe=lambda done, total: observe(Answered(name, done, total)),
         )
 
@@ -109,18 +118,22 @@ def evaluate_run(
     )
     reading = read_dataset(data)
     refuse_errors(reading.findings)
-    examples = reading.dataset.train
+    examples = measurable(reading.dataset.train)
     evaluation, seed = opened.recipe.evaluation, opened.recipe.training.seed
     scorers = build_scorers(evaluation)
-    tuned = opened.predictor(TUNED, observe=observe)
-    systems = [
-        run_system(tuned, "tuned", examples, scorers, evaluation, seed=seed, observe=observe)
-    ]
-    start = load_start(opened.recipe, resolve_start(opened.recipe, lambda note: None))
-    prompted = replace(opened, model=start).predictor(ZERO_SHOT, observe=observe)
-    systems.append(
-        run_system(prompted, "zero_shot", examples, scorers, evaluation, seed=seed, observe=observe)
-    )
+
+    def judge(name: str, kind: Kind) -> SystemResult:
+        return run_system(
+            opened.predictor(name, observe=observe), kind, examples, scorers, evaluation,
+            seed=seed, observe=observe,
+        )  # fmt: skip
+
+    systems = [judge(TUNED, "tuned")]
+    # In the place of the tuned model: two would take twice the memory.
+    start = resolve_start(opened.recipe, lambda note: None)
+    opened = replace(opened, model=None)  # type: ignore[arg-type] # lets it go first
+    opened = replace(opened, model=load_start(opened.recipe, start))
+    systems.append(judge(ZERO_SHOT, "zero_shot"))
     metrics = [scorer.metric for scorer in scorers]
     result = conclude(examples, systems, metrics, evaluation, seed=seed)
     name = f"on-{rows.stem}-{reading.dataset.fingerprint[:8]}.json"

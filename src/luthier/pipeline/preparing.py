@@ -134,11 +134,12 @@ def _for_method(dataset: Dataset, recipe: Recipe) -> Dataset:
             where=str(recipe.data.train),
             advice=f"set method.kind to {' or '.join(methods)}, or name other rows",
         )
-    if kind is Rated:
-        # A bad answer is nothing to be measured against.
-        good = (e for e in dataset.test if isinstance(e, Rated) and e.is_good)
-        return replace(dataset, test=tuple(good))
-    return dataset
+    return replace(dataset, test=measurable(dataset.test))
+
+
+def measurable(examples: tuple[Example, ...]) -> tuple[Example, ...]:
+    """The examples whose answer is one to be measured against: none marked bad."""
+    return tuple(e for e in examples if not isinstance(e, Rated) or e.is_good)
 
 
 def _rated(examples: tuple[Example, ...]) -> Iterator[Example]:

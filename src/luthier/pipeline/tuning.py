@@ -25,11 +25,7 @@ from luthier.evaluation import (
     run_system,
     to_json,
 )
-from luthier.models import (
-    LanguageModel,
-    save_adapter,
-    save_model,
-)
+from luthier.models import LanguageModel, save_adapter, save_model
 from luthier.pipeline.events import Answered, Event, Note, Ready
 from luthier.pipeline.journal import Journal
 from luthier.pipeline.learning import Circumstances, learn
@@ -262,6 +258,7 @@ class _Path:
                 self.journal.observe,
                 self.is_interrupted,
                 self.journal.resume_after,
+                lambda done, total: self.observe(Answered("reference", done, total)),
                 Profiler(self._keep_profile) if self.profiles else None,
             ),
         )

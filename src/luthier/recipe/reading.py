@@ -234,6 +234,8 @@ def _merged(lines: Sequence[str]) -> list[str]:
 def _explain(error: Any, origins: Mapping[str, str], whole: str) -> str:
     """One problem in words: where, which field, what was found, what is accepted."""
     parts = [str(part) for part in error["loc"]]
+    if not parts:  # two sections that do not go together
+        return f"{whole}: {error['msg'].removeprefix('Value error, ')}"
     kind = ""
     if parts[0] in CHOICES and len(parts) > 1:
         kind = parts.pop(1)  # pydantic names the arm of a choice

@@ -359,6 +359,15 @@ class Recipe(Section):
             raise ValueError("must be a kind, or a section that names its kind")
         return {"kind": value} if isinstance(value, str) else value
 
+    @model_validator(mode="after")
+    def _can_be_sharded(self) -> "Recipe":
+        if self.runtime.sharding == "fsdp":
+            if self.training.optimizer == "adamw-8bit":
+                raise ValueError("runtime.sharding: fsdp needs training.optimizer: adamw")
+            if isinstance(self.tuning, LoRA) and self.tuning.quantize != "none":
+                raise ValueError("runtime.sharding: fsdp needs tuning.quantize: none")
+        return self
+
     @field_validator("data", mode="before")
     @classmethod
     def _data_by_file(cls, value: Any) -> Any:

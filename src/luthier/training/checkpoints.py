@@ -234,7 +234,9 @@ def restore(
         parameter = parameters[name]
         if kind == "step":  # torch's AdamW counts in a tensor, the 8-bit one in a number
             is_torch = isinstance(optimizer, torch.optim.AdamW)
-            optimizer.state[parameter][kind] = value if is_torch else int(value)
+            optimizer.state[parameter][kind] = (
+                value.to(parameter.device) if is_torch else int(value)
+            )
         else:
             optimizer.state[parameter][kind] = value.to(parameter.device)
     torch.set_rng_state(checkpoint.random_state)

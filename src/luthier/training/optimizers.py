@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 
 import torch
 
-from luthier.errors import ConfigError
+from luthier.errors import missing_package
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
@@ -54,11 +54,8 @@ def build_optimizer(
     if kind == "adamw":
         return torch.optim.AdamW(parameters, fused=True, **settings)
     if find_spec("bitsandbytes") is None:
-        raise ConfigError(
-            "adamw-8bit needs bitsandbytes, which is not installed",
-            where="training.optimizer",
-            accepted="adamw, or adamw-8bit with the package",
-            advice="pip install 'luthier[qlora]'",
+        raise missing_package(
+            "bitsandbytes", "qlora", where="training.optimizer", accepted="adamw without it"
         )
     bitsandbytes: Any = import_module("bitsandbytes.optim")
     return cast(torch.optim.Optimizer, bitsandbytes.AdamW8bit(parameters, **settings))

@@ -13,7 +13,6 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch._C._distributed_c10d import HashStore
 from torch.distributed.tensor import DTensor
 
 T = TypeVar("T")
@@ -134,7 +133,12 @@ def join_ranks(*, is_sharded: bool = False) -> Ranks:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         if is_sharded:
             backend = "nccl" if torch.cuda.is_available() else "gloo"
-            dist.init_process_group(backend, rank=0, world_size=1, store=HashStore())
+            dist.init_process_group(
+                backend,
+                rank=0,
+                world_size=1,
+                store=dist.HashStore(),  # type: ignore[attr-defined]
+            )
         return Ranks()
     on_gpu = torch.cuda.is_available()
     if on_gpu:

@@ -75,7 +75,7 @@ def load_sharded(
     progress = Progress(**json.loads((place / "state.json").read_text()))
     for parameter in parameters.values():
         state = {kind: torch.zeros_like(parameter) for kind in MOMENTS}
-        steps = torch.tensor(float(progress.step))
+        steps = torch.tensor(float(progress.step), device=parameter.device)
         optimizer.state[parameter] = {"step": steps, **state} if progress.step else {}
     tensors = _tensors(parameters, optimizer)
     load(tensors, storage_reader=HuggingFaceStorageReader(str(place)))
