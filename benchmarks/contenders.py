@@ -87,14 +87,10 @@ def _run_luthier(rows: list[dict[str, Any]], model: Path, folder: Path) -> Train
     return loaded.network, seconds, losses
 
 
-def _in_order(encoded: list[Any]) -> list[Any]:
-    """Place rows so that the loop's shuffled order visits them as they stand."""
-    from luthier.training.batches import StepPlan
-
-    plan = StepPlan(len(encoded), BATCH_SIZE, epochs=1, seed=0)
-    order = [i for step in range(plan.num_steps) for i in plan.examples_of(step)]
-    placed: list[Any] = [None] * len(encoded)
-    for row, position in zip(encoded, order, strict=True):
+def _placed(rows: list[Any], order: list[int]) -> list[Any]:
+    """Rows in the order they are visited, back at the places the loop's plan takes them from."""
+    placed: list[Any] = [None] * len(rows)
+    for row, position in zip(rows, order, strict=True):
         placed[position] = row
     return placed
 

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from luthier.models import LanguageModel, load_model, make_trainable, pack
-from luthier.models import attention as attention_module
 from luthier.models import flat as flat_module
-from luthier.models.attention import FLAT, FlatLayout, Scoring, attend
+from luthier.models import layout as layout_module
+from luthier.models.attention import FLAT, Scoring, attend
+from luthier.models.layout import FlatLayout
 from luthier.recipe import LoRA
 from luthier.tokens import IGNORED
 from tiny import FAMILIES, PADDED_FAMILIES, write_model
@@ -98,7 +99,8 @@ def test_flat_equals_padded_equals_one_by_one(
     model.base.set_attn_implementation("eager" if has_cap else "sdpa")
     padded = losses_and_gradients(model, lambda: padded_loss(model))
     model.base.set_attn_implementation(FLAT)
-    monkeypatch.setattr(attention_module, "TILE", tile)
+    monkeypatch.setattr(layout_module, "TILE", tile)
+    monkeypatch.setattr(layout_module, "ROUND_TO", min(tile, 32))
     for found in (
         padded,
         losses_and_gradients(model, lambda: flat_loss(model, share=False)),
@@ -122,11 +124,11 @@ def test_sharing_computes_common_beginnings_once(monkeypatch: pytest.MonkeyPatch
 
 def test_a_batch_ends_in_filler_up_to_the_rounding() -> None:
     batch = pack([row + row for row in ROWS], [label + label for label in LABELS])
-    assert len(batch.input_ids) == len(batch.position_ids) == batch.layout.tiles[-1].end
+    assert len(batch.input_ids) == len(batch.position_ids) == batch.layout.num_rows
     assert len(batch.input_ids) % flat_module.ROUND_TO == 0
-    filler = batch.layout.tiles[-1]
-    assert filler.keys == ((filler.start, filler.end),)
-    assert batch.index.max() < filler.start
+    filler = len(batch.input_ids) - batch.segments[-1][0]
+    assert batch.layout.seen_by(filler) == [filler]
+    assert batch.index.max() < filler
 
 
 @given(
@@ -162,9 +164,7 @@ def test_packing_never_loses_a_prediction(rows: list[tuple[list[int], int]], sha
 
 def context_of(layout: FlatLayout, ids: list[int], index: int) -> list[int]:
     """The tokens that the token at `index` sees, itself included, by the layout."""
-    tile = next(tile for tile in layout.tiles if tile.start <= index < tile.end)
-    seen = [t for start, end in tile.keys for t in range(start, end) if t <= index]
-    return [ids[t] for t in seen]
+    return [ids[t] for t in layout.seen_by(index)]
 
 
 @pytest.mark.parametrize(
@@ -184,9 +184,7 @@ def test_attention_equals_softmax_over_each_chain(
     layout = FlatLayout.of(lengths, parents)
     mask = torch.zeros(total, total, dtype=torch.bool)
     for row in range(total):
-        tile = next(tile for tile in layout.tiles if tile.start <= row < tile.end)
-        for start, end in tile.keys:
-            mask[row, start : min(end, row + 1)] = True
+        mask[row, layout.seen_by(row)] = True
     scores = torch.einsum("ktgd,ksd->ktgs", query, key) * 0.3
     shares = scores.masked_fill(~mask[:, None], -torch.inf).softmax(-1)
     expected = torch.einsum("ktgs,ksd->ktgd", shares, value)

@@ -5,26 +5,44 @@ from hypothesis import strategies as st
 
 from luthier.training.batches import StepPlan, cut_by_tokens
 
+LENGTHS = st.lists(st.integers(1, 50), min_size=1, max_size=60).map(tuple)
 
-@given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 3), st.integers(0, 5))
+
+@given(LENGTHS, st.integers(1, 20), st.integers(1, 3), st.integers(0, 5), st.integers(1, 300))
 def test_each_epoch_uses_every_example_once(
-    num_examples: int, batch_size: int, epochs: int, seed: int
+    lengths: tuple[int, ...], batch_size: int, epochs: int, seed: int, budget: int
 ) -> None:
-    plan = StepPlan(num_examples, batch_size, epochs, seed)
+    plan = StepPlan(lengths, batch_size, epochs, seed, budget)
     steps = [plan.examples_of(step) for step in range(plan.num_steps)]
     for epoch in range(epochs):
         start = epoch * plan.steps_per_epoch
         used = [i for step in steps[start : start + plan.steps_per_epoch] for i in step]
-        assert sorted(used) == list(range(num_examples))
+        assert sorted(used) == list(range(len(lengths)))
     assert all(0 < len(step) <= batch_size for step in steps)
 
 
+@given(LENGTHS, st.integers(1, 20), st.integers(0, 5), st.integers(1, 300))
+def test_the_largest_micro_batch_comes_first(
+    lengths: tuple[int, ...], batch_size: int, seed: int, budget: int
+) -> None:
+    plan = StepPlan(lengths, batch_size, 2, seed, budget)
+    largest = [
+        max(
+            sum(lengths[i] for i in group)
+            for group in cut_by_tokens(plan.examples_of(step), lengths, budget)
+        )
+        for step in range(plan.num_steps)
+    ]
+    assert largest[0] == max(largest[: plan.steps_per_epoch])
+
+
 def test_the_order_changes_with_seed_and_epoch_and_nothing_else() -> None:
-    plan = StepPlan(100, 10, 2, seed=1)
-    assert plan.examples_of(3) == StepPlan(100, 10, 2, seed=1).examples_of(3)
-    assert plan.examples_of(3) != StepPlan(100, 10, 2, seed=2).examples_of(3)
+    lengths = (7,) * 100
+    plan = StepPlan(lengths, 10, 2, 1, 30)
+    assert plan.examples_of(3) == StepPlan(lengths, 10, 2, 1, 30).examples_of(3)
+    assert plan.examples_of(3) != StepPlan(lengths, 10, 2, 2, 30).examples_of(3)
     assert plan.examples_of(3) != plan.examples_of(13)
-    assert StepPlan(100, 10, 2, 1, max_steps=5).num_steps == 5
+    assert StepPlan(lengths, 10, 2, 1, 30, max_steps=5).num_steps == 5
 
 
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=40), st.integers(1, 400))

@@ -1,52 +1,23 @@
 """Attention over flat tokens: many sequences on one axis, no padding, shared prefixes once.
 
-A flat batch is a forest of segments on one token axis. A segment sees the segments it continues
-(its chain of parents) and, causally, itself; so sequences that begin alike share one copy of the
-beginning, in memory and in time, with the gradient of all of them. The result is the same as
-attention over each sequence alone. Registered with transformers' attention interface, so that any
-model written against it runs flat.
+The result is the same as attention over each sequence alone, with the gradient of all that share a
+beginning. Registered with transformers' attention interface, so that any model written against it
+runs flat.
 
-Shapes: T tokens, K key-value heads, G query heads per key-value head, D head width, L tile rows,
-S keys a tile sees.
+Shapes: T tokens, K key-value heads, G query heads per key-value head, D head width; of a block B
+members, L rows, S keys.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from luthier.errors import ModelError
+from luthier.models.layout import Block, FlatLayout
 
 FLAT = "luthier_flat"
 """Name of the implementation in transformers' attention registry."""
-
-TILE = 256
-"""Query rows computed at once: bounds the score matrix, and skips keys that lie ahead."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """Query rows [start, end) and the key ranges they see; the last range ends at `end`."""
-
-    start: int
-    end: int
-    keys: tuple[tuple[int, int], ...]
-
-    def within(self, window: int | None) -> tuple[tuple[tuple[int, int], ...], int | None]:
-        """Key ranges that any row sees through a window, and what each row does not see of them.
-
-        A row sees the last `window` keys up to its own. Of the ranges returned, row r does not see
-        key j where j - r is at most the number returned; None hides nothing.
-        """
-        rows = self.end - self.start
-        first = sum(end - start for start, end in self.keys) - rows
-        if window is None or first + rows <= window:
-            return self.keys, None
-        skipped = max(0, first - window + 1)
-        return _without_first(self.keys, skipped), first - window - skipped
 
 
 class Scoring(NamedTuple):
@@ -57,71 +28,6 @@ class Scoring(NamedTuple):
     """Keys a query sees, its own included; None: all before it."""
     cap: float | None = None
     """Scores are cap x tanh(score / cap) (Gemma 2)."""
-
-
-@dataclass(frozen=True, slots=True)
-class FlatLayout:
-    """Where the segments of a flat batch lie, cut into tiles."""
-
-    tiles: tuple[Tile, ...]
-
-    @classmethod
-    def after(cls, prefix: int, lengths: Sequence[int]) -> "FlatLayout":
-        """Layout of sequences whose first `prefix` keys are already there, ahead of the queries.
-
-        Query rows count from the first new token, keys from the prefix's first.
-        """
-        forest = cls.of((prefix, *lengths), (-1, *(0 for _ in lengths)))
-        return cls(
-            tuple(
-                Tile(tile.start - prefix, tile.end - prefix, tile.keys)
-                for tile in forest.tiles
-                if tile.start >= prefix
-            )
-        )
-
-    @classmethod
-    def of(cls, lengths: Sequence[int], parents: Sequence[int] | None = None) -> "FlatLayout":
-        """Layout of segments of these lengths; parents[i] is the segment i continues, or -1.
-
-        A parent stands before its children. Empty segments are allowed.
-        """
-        parents = [-1] * len(lengths) if parents is None else parents
-        chains: list[tuple[tuple[int, int], ...]] = []
-        tiles: list[Tile] = []
-        start = 0
-        for i, (length, parent) in enumerate(zip(lengths, parents, strict=True)):
-            assert -1 <= parent < i, "a parent stands before its children"
-            above = chains[parent] if parent >= 0 else ()
-            end = start + length
-            chains.append(_joined((*above, (start, end))))
-            for row in range(start, end, TILE):
-                last = min(row + TILE, end)
-                tiles.append(Tile(row, last, _joined((*above, (start, last)))))
-            start = end
-        return cls(tuple(tiles))
-
-
-def _without_first(ranges: tuple[tuple[int, int], ...], count: int) -> tuple[tuple[int, int], ...]:
-    """The ranges less their first `count` members."""
-    kept = []
-    for start, end in ranges:
-        cut = min(count, end - start)
-        count -= cut
-        if start + cut < end:
-            kept.append((start + cut, end))
-    return tuple(kept)
-
-
-def _joined(ranges: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
-    """Neighbouring ranges as one, empty ones gone."""
-    joined: list[tuple[int, int]] = []
-    for start, end in ranges:
-        if joined and joined[-1][1] == start:
-            joined[-1] = (joined[-1][0], end)
-        elif end > start:
-            joined.append((start, end))
-    return tuple(joined)
 
 
 def attend(
@@ -136,39 +42,30 @@ def attend(
     return mixed
 
 
-def _gathered(x: Tensor, ranges: tuple[tuple[int, int], ...]) -> Tensor:
-    parts = [x[:, start:end] for start, end in ranges]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+def _taken(x: Tensor, index: Tensor) -> Tensor:
+    """Tokens [B, N] of x [K, T, ...] as [K * B, N * ..., D]."""
+    taken = x.index_select(1, index.flatten())
+    return taken.view(len(x) * len(index), -1, x.shape[-1])
 
 
-@cache
-def _ahead(dtype: torch.dtype, device: torch.device) -> Tensor:
-    """[TILE, 1, TILE]: -inf where a key lies ahead of the query, else 0."""
-    full = torch.full((TILE, TILE), -torch.inf, dtype=dtype, device=device)
-    return full.triu_(1)[:, None]
+def _shares(
+    query: Tensor, key: Tensor, block: Block, groups: int, scoring: Scoring
+) -> tuple[Tensor, Tensor | None]:
+    """Softmax over the keys [K * B, L * G, S], and the slope that a cap gives the scores.
 
-
-def _scores(query: Tensor, key: Tensor, scoring: Scoring) -> Tensor:
-    """Scores [K, L * G, S] before any mask; query [K, L, G, D], key [K, S, D]."""
-    scores = _scaled_product(query.flatten(1, 2), key.transpose(1, 2), scoring.scale)
-    if scoring.cap is not None:
-        scores.div_(scoring.cap).tanh_().mul_(scoring.cap)
-    return scores
-
-
-def _shares(scores: Tensor, rows: int, hidden: int | None) -> Tensor:
-    """Softmax over the keys, [K, L * G, S] in at least float32; overwrites the scores.
-
-    The last L keys are the query rows' own, seen causally; L is at most TILE. Row r does not see
-    key j where j - r is at most `hidden`.
+    query [K * B, L * G, D], key [K * B, S, D]. The softmax is computed in float32 and rounded to
+    the query's dtype.
     """
-    by_row = scores.unflatten(1, (rows, -1))
-    if rows > 1:
-        by_row[..., -rows:].add_(_ahead(scores.dtype, scores.device)[:rows, :, :rows])
-    if hidden is not None:
-        behind = torch.full_like(scores[0, :rows], -torch.inf).tril_(hidden)
-        by_row.add_(behind[:, None])
-    return torch.softmax(scores, dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+    mask, slope = block.mask(query.dtype, groups, scoring.window), None
+    # Scaled before it is rounded.
+    if scoring.cap is None:
+        scores = torch.baddbmm(mask, query, key.transpose(1, 2), alpha=scoring.scale)
+    else:
+        scores = _scaled_product(query, key.transpose(1, 2), scoring.scale)
+        scores.div_(scoring.cap).tanh_()
+        slope = 1 - scores.square()
+        scores.mul_(scoring.cap).add_(mask)
+    return torch.softmax(scores, dim=-1), slope
 
 
 def _scaled_product(a: Tensor, b: Tensor, scale: float) -> Tensor:
@@ -180,55 +77,61 @@ class _FlatAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: FlatLayout,
                 scoring: Scoring) -> Tensor:  # fmt: skip
-        output = torch.empty_like(query, memory_format=torch.contiguous_format)
-        for tile in layout.tiles:
-            rows = slice(tile.start, tile.end)
-            keys, hidden = tile.within(scoring.window)
-            scores = _scores(query[:, rows], _gathered(key, keys), scoring)
-            shares = _shares(scores, tile.end - tile.start, hidden)
-            mixed = torch.bmm(shares.to(value.dtype), _gathered(value, keys))
-            output[:, rows] = mixed.view_as(output[:, rows])
+        num_heads, _, groups, _ = query.shape
+        output = _with_one_more(query)
+        for block in layout.blocks(num_heads, groups, query.device):
+            keys = block.keys_within(scoring.window)
+            shares, _ = _shares(
+                _taken(query, block.rows), _taken(key, keys), block, groups, scoring
+            )
+            mixed = torch.bmm(shares, _taken(value, keys))
+            _put(output, block.places, mixed)
         ctx.save_for_backward(query, key, value)
         ctx.layout, ctx.scoring = layout, scoring
-        return output
+        return output[:, :-1]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value = ctx.saved_tensors
         scoring: Scoring = ctx.scoring
-        grad_output = gradients[0].contiguous()
-        grad_query = torch.empty_like(query)
+        num_heads, _, groups, _ = query.shape
+        grad_query = _with_one_more(query)
         # A shared prefix collects the gradients of all its continuations: float32 keeps them exact.
         grad_key = torch.zeros_like(key, dtype=torch.promote_types(key.dtype, torch.float32))
         grad_value = torch.zeros_like(grad_key)
-        for tile in ctx.layout.tiles:
-            rows = slice(tile.start, tile.end)
-            keys, hidden = tile.within(scoring.window)
-            tile_key, tile_value = _gathered(key, keys), _gathered(value, keys)
-            tile_query, tile_grad = query[:, rows].flatten(1, 2), grad_output[:, rows].flatten(1, 2)
-            scores = _scores(query[:, rows], tile_key, scoring)
-            bend = None if scoring.cap is None else 1 - (scores.float() / scoring.cap).square_()
-            shares = _shares(scores, tile.end - tile.start, hidden)
-            low = shares.to(value.dtype)
-            _scatter(grad_value, torch.bmm(low.transpose(1, 2), tile_grad), keys)
-            grad_shares = torch.bmm(tile_grad, tile_value.transpose(1, 2)).to(shares.dtype)
+        for block in ctx.layout.blocks(num_heads, groups, query.device):
+            keys = block.keys_within(scoring.window)
+            rows, seen = _taken(query, block.rows), _taken(key, keys)
+            shares, slope = _shares(rows, seen, block, groups, scoring)
+            grad = gradients[0].index_select(1, block.rows.flatten())
+            grad.index_fill_(1, block.padding, 0)
+            grad = grad.view_as(rows)
+            _add(grad_value, keys, torch.bmm(shares.transpose(1, 2), grad))
+            grad_shares = torch.bmm(grad, _taken(value, keys).transpose(1, 2))
             grad_scores = torch._softmax_backward_data(grad_shares, shares, -1, shares.dtype)
-            if bend is not None:
-                grad_scores *= bend
-            flat = grad_scores.to(query.dtype)
-            grad_query[:, rows] = _scaled_product(flat, tile_key, scoring.scale).view_as(
-                grad_query[:, rows]
-            )
-            _scatter(grad_key, torch.bmm(flat.transpose(1, 2), tile_query), keys)
+            if slope is not None:
+                grad_scores *= slope
+            _put(grad_query, block.places, _scaled_product(grad_scores, seen, scoring.scale))
+            _add(grad_key, keys, torch.bmm(grad_scores.transpose(1, 2), rows))
         grad_key.mul_(scoring.scale)
-        return grad_query, grad_key.to(key.dtype), grad_value.to(value.dtype), None, None
+        return grad_query[:, :-1], grad_key.to(key.dtype), grad_value.to(value.dtype), None, None
 
 
-def _scatter(total: Tensor, part: Tensor, ranges: tuple[tuple[int, int], ...]) -> None:
-    offset = 0
-    for start, end in ranges:
-        total[:, start:end] += part[:, offset : offset + end - start]
-        offset += end - start
+def _with_one_more(x: Tensor) -> Tensor:
+    """Empty memory for x [K, T, ...], and one token more, for what is dropped."""
+    return x.new_empty((len(x), x.shape[1] + 1, *x.shape[2:]))
+
+
+def _put(whole: Tensor, places: Tensor, part: Tensor) -> None:
+    """Write [K * B, L * G, D] to places [B, L] of [K, T, G, D]."""
+    part = part.view(len(whole), places.numel(), *whole.shape[2:])
+    whole.index_copy_(1, places.flatten(), part)
+
+
+def _add(total: Tensor, keys: Tensor, part: Tensor) -> None:
+    """Add [K * B, S, D] to the tokens [B, S] of [K, T, D]."""
+    part = part.to(total.dtype).view(len(total), keys.numel(), -1)
+    total.index_add_(1, keys.flatten(), part)
 
 
 class KeyValues(Protocol):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from luthier.models.attention import FlatLayout
+from luthier.models.layout import FlatLayout
 from luthier.tokens import IGNORED
 
 MIN_SHARED = 8

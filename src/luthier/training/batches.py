@@ -1,30 +1,36 @@
 """Which examples make up each step, and how a step is cut to fit memory.
 
-The order of rows is a pure function of seed and epoch, so the data position of a run is its step
-number and nothing else. A step's examples are cut into micro-batches by tokens; how they are cut
-changes memory and speed, never the sum of losses. No torch.
+The order of rows is a pure function of seed, epoch and lengths, so the data position of a run is
+its step number and nothing else. A step's examples are cut into micro-batches by tokens; how they
+are cut changes memory and speed, never the sum of losses. No torch.
 """
 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StepPlan:
-    """The steps of a run: `num_steps` optimizer updates over `num_examples` examples."""
+    """The steps of a run: `num_steps` optimizer updates over all examples, each once an epoch.
 
-    num_examples: int
+    The step with the largest micro-batch is the first of all, so that what is too much for memory
+    shows at once.
+    """
+
+    lengths: tuple[int, ...]
+    """Tokens of each example."""
     batch_size: int
     epochs: int
     seed: int
+    micro_batch_tokens: int
     max_steps: int | None = None
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer updates in one pass; the last one may be smaller."""
-        return -(-self.num_examples // self.batch_size)
+        return -(-len(self.lengths) // self.batch_size)
 
     @property
     def num_steps(self) -> int:
@@ -34,8 +40,23 @@ class StepPlan:
 
     def examples_of(self, step: int) -> list[int]:
         """Indices of the examples of a step, counted from 0."""
+        if step in (0, self._largest):
+            step = self._largest - step
+        return self._in_order(step)
+
+    @cached_property
+    def _largest(self) -> int:
+        """The step of the first epoch whose largest micro-batch has most tokens."""
+        steps = range(min(self.steps_per_epoch, self.num_steps))
+        return max(steps, key=lambda step: self._most_tokens(self._in_order(step)), default=0)
+
+    def _most_tokens(self, chosen: Sequence[int]) -> int:
+        groups = cut_by_tokens(chosen, self.lengths, self.micro_batch_tokens)
+        return sum(self.lengths[i] for i in groups[0])
+
+    def _in_order(self, step: int) -> list[int]:
         epoch, position = divmod(step, self.steps_per_epoch)
-        order = _order(self.num_examples, self.seed, epoch)
+        order = _order(len(self.lengths), self.seed, epoch)
         start = position * self.batch_size
         return order[start : start + self.batch_size]
 

@@ -24,7 +24,6 @@ from luthier.training.memory import (
     is_out_of_memory,
     kept_activations,
     recompute_activations,
-    reserve_moments,
 )
 from luthier.training.objectives import Objective, in_step
 from luthier.training.ranks import Ranks
@@ -98,33 +97,6 @@ class Gradients:
             watched=dict(zip(names, watched, strict=True)),
         )
         return tally, squeezed
-
-    def try_largest(self, steps: Sequence[Sequence[int]]) -> list[Squeezed]:
-        """Compute the micro-batch that needs most memory once, so that what is too much shows now.
-
-        Nothing is learnt and no random number is used up.
-        """
-        squeezed: list[Squeezed] = []
-        while True:
-            group = self._largest(steps)
-            state = _random_state()
-            reserved = reserve_moments(list(self.trained.masters.values()))
-            tally = self._try(group, len(group), 1.0, 0.0)
-            del reserved
-            self._forget()
-            _set_random_state(state)
-            if tally is not None:
-                return squeezed
-            squeezed.append(self._squeeze())
-
-    def _largest(self, steps: Sequence[Sequence[int]]) -> list[int]:
-        groups = (
-            group
-            for chosen in steps
-            for mine in self.ranks.divide(chosen, self.lengths)
-            for group in cut_by_tokens(mine, self.lengths, self.budget)
-        )
-        return max(groups, key=lambda group: sum(self.lengths[i] for i in group))
 
     def _try(
         self, mine: Sequence[int], num_examples: int, count: float, baseline: float

@@ -26,6 +26,7 @@ from luthier.training import checkpoints
 from luthier.training.batches import StepPlan
 from luthier.training.checkpoints import Progress
 from luthier.training.gradients import Gradients, Squeezed
+from luthier.training.memory import reserve_moments
 from luthier.training.objectives import Measured, Objective
 from luthier.training.optimizers import build_optimizer, learning_rate_factor
 from luthier.training.profiling import Profiler
@@ -143,10 +144,11 @@ class _Loop:
         self.training, self.surroundings = training, surroundings
         self.ranks, self.is_sharded = surroundings.ranks, model.root is not None
         self.plan = StepPlan(
-            len(examples),
+            tuple(example.num_tokens for example in examples),
             settled(training.batch_size),
             settled(training.epochs),
             training.seed,
+            settled(training.micro_batch_tokens),
             training.max_steps,
         )
         self.trained = TrainedWeights(model.network)
@@ -166,9 +168,6 @@ class _Loop:
         self._resume()
         every = settled(self.training.evaluate_every)
         self.model.network.train()
-        if self.progress.step < self.plan.num_steps:
-            epoch = range(min(self.plan.steps_per_epoch, self.plan.num_steps))
-            self._note(self.gradients.try_largest([self.plan.examples_of(s) for s in epoch]))
         while self.progress.step < self.plan.num_steps and not self.progress.stopped_early:
             self._profiled_step()
             is_last = self.progress.step == self.plan.num_steps
@@ -225,7 +224,9 @@ class _Loop:
         if not self.ranks.is_first:  # the first one's random numbers are in the checkpoint
             torch.manual_seed(hash((self.training.seed, step, self.ranks.rank)))
         chosen = self.plan.examples_of(step)
+        reserved = [] if self.optimizer.state else reserve_moments(self.parameters.values())
         tally, squeezed = self.gradients.of_step(chosen)
+        del reserved
         self._note(squeezed)
         norm = whole(
             torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.training.max_grad_norm)

@@ -1,11 +1,11 @@
 """What to do when memory runs out: smaller micro-batches, then activations computed twice.
 
-Neither changes what is learnt. How much fits is found out before the first step, on the batch that
+Neither changes what is learnt. How much fits is found out at the first step, which is the one that
 needs the most.
 """
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -63,7 +63,7 @@ def kept_activations(activations: Activations) -> Iterator[None]:
         yield
 
 
-def reserve_moments(parameters: list[nn.Parameter]) -> list[torch.Tensor]:
-    """As much memory as AdamW's moments will take, to be let go again."""
+def reserve_moments(parameters: Iterable[nn.Parameter]) -> list[torch.Tensor]:
+    """As much memory as AdamW's moments will take after the first step, to be let go again."""
     on_gpu = [p for p in parameters if p.device.type == "cuda"]
     return [torch.empty_like(p) for p in on_gpu for _ in range(2)]
