@@ -29,8 +29,8 @@ lint: $(VENV)/installed-test
 	$(BIN)/ruff format .
 
 bench: $(VENV)/installed
-	$(PIP) install --quiet -c constraints.txt -e '.[benchmark]'
-	$(BIN)/python -m benchmarks.sft
+	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.table
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

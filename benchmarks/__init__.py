@@ -1,1 +1,4 @@
-"""Benchmarks beside peers. Each prints what it measured, on which machine."""
+"""Benchmarks beside peers, each in an environment of its own; see `run` and `table`.
+
+Importing this package loads nothing, so that its workers run where Luthier is not installed.
+"""

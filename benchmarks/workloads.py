@@ -1,4 +1,8 @@
-"""What is trained on: three workloads as ids and labels, tokenised once for every contender."""
+"""What is trained on, as ids and labels, tokenised once for every contender.
+
+(a) does not flatter us: short rows of like length, everything learnt. (d) is what packing makes:
+blocks without padding, everything learnt.
+"""
 
 import json
 import os
@@ -6,13 +10,17 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-SYNOPSIS = ROOT.parent / "shared" / "data" / "deb-synopsis"
+DATA = ROOT.parent / "shared" / "data"
 WORKLOADS = {
-    "a": "short rows, everything supervised",
+    "a": "short rows, everything learnt",
     "b": "long prompt, short answer",
     "c": "mixed lengths, long answers",
+    "d": "packed blocks of 2048 tokens, everything learnt",
+    "p": "pairs: long prompt, two short answers",
 }
-BATCH_SIZE, HELD_OUT = 8, 24
+BATCH_SIZE = {"a": 8, "b": 8, "c": 8, "d": 1, "p": 8}
+HELD_OUT = 24
+BLOCK = 2048
 
 
 def model_folder() -> Path:
@@ -25,45 +33,89 @@ def model_folder() -> Path:
     return resolve_source(model, cache).path
 
 
-def rows_of(workload: str) -> list[dict[str, Any]] | None:
-    """Chats of a workload, or None when its data is not there."""
-    if workload == "a":
-        return _read(ROOT / "examples" / "smart-home" / "train.jsonl")
-    if not SYNOPSIS.is_dir():
+def rows_of(workload: str, model: Path, steps: int) -> dict[str, Any] | None:
+    """Rows in the order of visiting, held-out rows, and places; None when the data is not there."""
+    file = {"a": ROOT / "examples" / "smart-home" / "train.jsonl",
+            "p": DATA / "deb-synopsis-pref" / "train.jsonl",
+            }.get(workload, DATA / "deb-synopsis" / "train.jsonl")  # fmt: skip
+    if not file.is_file():
         return None
-    rows = _read(SYNOPSIS / "train.jsonl")
-    return rows if workload == "b" else [_turned_round(row) for row in rows]
+    found = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    count = steps * BATCH_SIZE[workload]
+    if workload == "d":
+        tokenised = _blocks(found, model, count + 2)
+        rows, held_out = tokenised[:count], tokenised[count:]
+    else:
+        tokenised = [_tokenised(row, workload, model) for row in found[: count + HELD_OUT]]
+        rows, held_out = tokenised[:count], tokenised[count:]
+    places = _order(rows, BATCH_SIZE[workload])
+    return {"rows": [rows[i] for i in places], "held_out": held_out, "places": places}
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+def _order(rows: list[dict[str, Any]], batch_size: int) -> list[int]:
+    """The order in which Luthier's loop visits rows; all contenders do."""
+    from benchmarks.peers.luthier import MICRO_BATCH_TOKENS, encoded
+    from luthier.training.batches import StepPlan
+
+    lengths = tuple(encoded("", row).num_tokens for row in rows)
+    plan = StepPlan(lengths, batch_size, 1, 0, MICRO_BATCH_TOKENS)
+    return [i for step in range(plan.num_steps) for i in plan.examples_of(step)]
 
 
-def _turned_round(row: dict[str, Any]) -> dict[str, Any]:
+def _tokenised(row: dict[str, Any], workload: str, model: Path) -> dict[str, Any]:
+    from luthier.data import Chat, Message, Place
+    from luthier.tokens import encode_chat
+
+    def ids(*turns: dict[str, str]) -> Any:
+        messages = tuple(Message(m["role"], m["content"]) for m in turns)  # type: ignore[arg-type]
+        return encode_chat(_tokenizer(model), Chat("", Place("rows", 1), messages))
+
+    if workload == "p":
+        prompt = {"role": "user", "content": row["prompt"]}
+        pair = [
+            ids(prompt, {"role": "assistant", "content": row[k]}) for k in ("chosen", "rejected")
+        ]
+        start = pair[0].spans[0][0]
+        assert pair[1].spans[0][0] == start, "the prompt is the same"
+        return {
+            "prompt_ids": pair[0].input_ids[:start],
+            "chosen_ids": pair[0].input_ids[start : pair[0].spans[0][1]],
+            "rejected_ids": pair[1].input_ids[start : pair[1].spans[0][1]],
+        }
+    turns = _turned_round(row) if workload in "cd" else row["messages"]
+    chat = ids(*turns)
+    labels = list(chat.input_ids) if workload in "ad" else chat.labels
+    return {"input_ids": chat.input_ids, "labels": labels}
+
+
+_TOKENIZERS: dict[Path, Any] = {}
+
+
+def _tokenizer(model: Path) -> Any:
+    from luthier.tokens import Tokenizer
+
+    if model not in _TOKENIZERS:
+        _TOKENIZERS[model] = Tokenizer.load(model)
+    return _TOKENIZERS[model]
+
+
+def _turned_round(row: dict[str, Any]) -> list[dict[str, str]]:
     """From "write the synopsis of this description" to "write the description"."""
     asked, answered = (message["content"] for message in row["messages"][-2:])
     description = asked.split("\n\n", 1)[1]
     question = f"Write the description of this software package.\n\n{answered}"
-    return {
-        "messages": [
-            {"role": "user", "content": question},
-            {"role": "assistant", "content": description},
-        ]
-    }
+    return [
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": description},
+    ]
 
 
-def write_rows(
-    folder: Path, model: Path, rows: list[dict[str, Any]], workload: str, steps: int
-) -> None:
-    """Tokenise the rows that `steps` steps need, and the held-out ones after them."""
-    from luthier.data import Chat, Message, Place
-    from luthier.tokens import Tokenizer, encode_chat
-
-    tokenizer = Tokenizer.load(model)
-    encoded = []
-    for number, row in enumerate(rows[: steps * BATCH_SIZE + HELD_OUT], 1):
-        messages = tuple(Message(m["role"], m["content"]) for m in row["messages"])
-        chat = encode_chat(tokenizer, Chat(str(number), Place("rows", number), messages))
-        labels = list(chat.input_ids) if workload == "a" else chat.labels
-        encoded.append({"input_ids": chat.input_ids, "labels": labels})
-    (folder / "rows.json").write_text(json.dumps(encoded))
+def _blocks(rows: list[dict[str, Any]], model: Path, count: int) -> list[dict[str, Any]]:
+    """Rows joined and cut into blocks."""
+    ids: list[int] = []
+    for row in rows:
+        if len(ids) >= count * BLOCK:
+            break
+        ids += _tokenised(row, "d", model)["input_ids"]
+    blocks = [ids[i * BLOCK : (i + 1) * BLOCK] for i in range(count)]
+    return [{"input_ids": block, "labels": list(block)} for block in blocks]

@@ -304,10 +304,10 @@ def test_when_no_checkpoint_is_whole_the_error_says_so(folder: Path, tmp_path: P
 
 
 def test_a_full_disk_leaves_earlier_checkpoints_whole(tmp_path: Path) -> None:
-    write_folder(tmp_path / "step-1", {"a": b"1"})
+    write_folder(tmp_path / "step-1", {}, {"a": "1"})
     (tmp_path / "blocked").write_text("a file where a folder should be")
     with pytest.raises(CheckpointError, match="cannot be written"):
-        write_folder(tmp_path / "blocked" / "step-2", {"a": b"2"})
+        write_folder(tmp_path / "blocked" / "step-2", {}, {"a": "2"})
     assert (tmp_path / "step-1" / "a").read_bytes() == b"1"
 
 

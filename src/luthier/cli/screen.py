@@ -177,9 +177,11 @@ def describe_profile(profile: "Profile") -> list[str]:
         f"{profile.tokens_per_second:,.0f} tokens/s; of the tokens {profile.masked_share:.0%} "
         f"carry no loss, {profile.computed_share:.0%} are computed (beginnings shared), "
         f"{profile.padding_share:.1%} of those are filler",
-        f"{profile.flops / 1e9:,.0f} GFLOP/s in matrix products, "
-        f"{profile.flops / profile.limit:.0%} of the {profile.limit / 1e9:,.0f} this machine does "
-        "on large matrices",
+        f"{profile.flops / 1e9:,.0f} GFLOP/s over the whole step, "
+        f"{profile.flops_at_work / 1e9:,.0f} in linears, attention and head: "
+        f"{profile.flops / profile.limit:.0%} and "
+        f"{profile.flops_at_work / profile.limit:.0%} of the {profile.limit / 1e9:,.0f} this "
+        "machine does on large matrices",
     ]
 
 

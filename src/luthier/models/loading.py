@@ -45,6 +45,8 @@ class LanguageModel:
     """Why flat batches are computed as padded rows; empty where they are computed flat."""
     root: nn.Module | None = None
     """What a model spread over processes computes in; see `sharding`."""
+    stored: Path | None = None
+    """The folder it was loaded from."""
 
     def hidden_states(self, batch: FlatBatch) -> Tensor:
         """Final hidden states [T, H] of a flat batch."""
@@ -150,7 +152,7 @@ def load_model(
     model.requires_grad_(False)
     model.eval()
     keep_differentiable(model)
-    loaded = LanguageModel(model, model, device)
+    loaded = LanguageModel(model, model, device, stored=folder)
     _check_head(loaded, folder)
     if quantize == "none":
         model.to(device)  # type: ignore[arg-type] # transformers' decorator hides the signature

@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 
 from luthier.models.adapters import blocks_of
 from luthier.models.loading import LanguageModel
-from luthier.models.trained import trained_parameters
+from luthier.models.trained import restore_stored, trained_parameters
 
 
 class Root(nn.Module):
@@ -42,6 +42,8 @@ def shard(model: LanguageModel) -> None:
     else:
         kept = set()
         model.base.float()
+        if dtype == torch.bfloat16 and model.stored is not None:
+            restore_stored(trained_parameters(model.base), model.stored)
         policy = MixedPrecisionPolicy(
             param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
         )

@@ -1,23 +1,23 @@
 """Everything needed to go on as if nothing had happened, written all or not at all.
 
 A checkpoint is a folder `step-00000120` with `trained.safetensors` (trained weights),
-`optimizer.safetensors` (AdamW's moments), `state.json` (step, random states, best validation loss,
-recipe hash) and `sha256.json` (hashes of the others, checked on reading). It is written beside its
-place and renamed into it, so a process killed at any moment leaves complete checkpoints only. The
-data position is the step number (`batches`).
+`optimizer.safetensors` (AdamW's moments), `state.json` (step, best validation loss, recipe hash)
+and `sha256.json` (hashes of the others, checked on reading). It is written beside its place and
+renamed into it, so a process killed at any moment leaves complete checkpoints only. Data position
+and random numbers follow from the step number (`batches`, `gradients`).
 """
 
-import base64
 import hashlib
 import json
 import os
+import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, load_file, save
+from safetensors.torch import load, load_file, save_file
 from torch import Tensor
 
 from luthier.errors import CheckpointError
@@ -59,7 +59,6 @@ class Checkpoint:
     progress: Progress
     weights: dict[str, Tensor]
     moments: dict[str, Tensor]
-    random_state: Tensor
 
 
 def save_checkpoint(
@@ -72,46 +71,42 @@ def save_checkpoint(
 
     Raises CheckpointError when it cannot be written, leaving the earlier ones as they were.
     """
-    state = {
-        **asdict(progress),
-        "random_state": base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode(),
-    }
-    files = {
-        "trained.safetensors": save({n: p.detach().cpu() for n, p in parameters.items()}),
-        "optimizer.safetensors": save(_moments(parameters, optimizer)),
-        "state.json": json.dumps(state, indent=1).encode(),
-    }
-    hashes = {n: hashlib.sha256(content).hexdigest() for n, content in files.items()}
-    files[HASHES] = json.dumps(hashes, indent=1).encode()
     place = folder / f"{PREFIX}{progress.step:08d}"
-    write_folder(place, files)
+    tensors = {
+        "trained.safetensors": {n: p.detach().cpu() for n, p in parameters.items()},
+        "optimizer.safetensors": _moments(parameters, optimizer),
+    }
+    write_folder(place, tensors, {"state.json": json.dumps(asdict(progress), indent=1)})
     for old in list_checkpoints(folder)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
     return place
 
 
-def write_folder(place: Path, files: dict[str, bytes]) -> None:
-    """Write files into a new folder that appears complete or not at all."""
+def write_folder(place: Path, tensors: dict[str, dict[str, Tensor]], texts: dict[str, str]) -> None:
+    """Write files and their hashes into a new folder that appears complete or not at all."""
     unfinished = place.with_name(f".{place.name}.{os.getpid()}.unfinished")
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
-        for name, content in files.items():
-            with (unfinished / name).open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+        for name, weights in tensors.items():
+            save_file(weights, unfinished / name)
+        for name, text in texts.items():
+            (unfinished / name).write_text(text, encoding="utf-8")
+        hashes = {file.name: hash_file(file) for file in sorted(unfinished.iterdir())}
+        (unfinished / HASHES).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
+        for file in unfinished.iterdir():
+            _make_durable(file)
         shutil.rmtree(place, ignore_errors=True)
         unfinished.rename(place)
-        _sync_directory(place.parent)
-    except OSError as error:
+        _make_durable(place.parent)
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise unwritable(place, error) from error
 
 
-def _sync_directory(folder: Path) -> None:
-    """Make a rename durable."""
-    handle = os.open(folder, os.O_RDONLY)
+def _make_durable(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -123,9 +118,9 @@ def write_weights(path: Path, weights: dict[str, Tensor]) -> None:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_bytes(save({n: w.detach().cpu() for n, w in weights.items()}))
+        save_file({n: w.detach().cpu() for n, w in weights.items()}, unfinished)
         unfinished.replace(path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         unfinished.unlink(missing_ok=True)
         raise unwritable(path, error) from error
 
@@ -139,10 +134,12 @@ def read_weights(path: Path, parameters: dict[str, torch.nn.Parameter]) -> None:
     load_weights(weights, parameters)
 
 
-def unwritable(place: Path, error: OSError) -> CheckpointError:
+def unwritable(place: Path, error: OSError | SafetensorError) -> CheckpointError:
     """What is raised when a checkpoint cannot be written."""
+    said = re.search(r"I/O error: (.+) \(os error", str(error))
+    reason = error.strerror if isinstance(error, OSError) else said[1] if said else error
     return CheckpointError(
-        f"cannot be written: {error.strerror}",
+        f"cannot be written: {reason}",
         where=str(place),
         advice="free some disk space and run the same command again; it resumes",
     )
@@ -213,12 +210,10 @@ def read_files(place: Path) -> Files:
 def parse(files: Files) -> Checkpoint:
     """The checkpoint that files hold."""
     state = json.loads(files["state.json"])
-    random_state = bytearray(base64.b64decode(state.pop("random_state")))
     return Checkpoint(
         Progress(**state),
         load(files["trained.safetensors"]),
         load(files["optimizer.safetensors"]),
-        torch.frombuffer(random_state, dtype=torch.uint8).clone(),
     )
 
 
@@ -227,7 +222,7 @@ def restore(
     parameters: dict[str, torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Put weights, moments and the random state back where they were."""
+    """Put weights and moments back where they were."""
     load_weights(checkpoint.weights, parameters)
     for key, value in checkpoint.moments.items():
         name, _, kind = key.rpartition("/")
@@ -239,7 +234,6 @@ def restore(
             )
         else:
             optimizer.state[parameter][kind] = value.to(parameter.device)
-    torch.set_rng_state(checkpoint.random_state)
 
 
 def load_weights(weights: dict[str, Tensor], parameters: dict[str, torch.nn.Parameter]) -> None:

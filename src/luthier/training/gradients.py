@@ -2,14 +2,13 @@
 
 Losses are sums over the step, divided by the count of the whole step on all ranks, so neither the
 micro-batches nor the number of ranks change the result. When memory runs out, the micro-batch is
-halved and the step begun anew, with the same random numbers.
+halved and the step begun anew.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
 from torch.profiler import record_function
 
 from luthier.errors import TrainingError
@@ -74,13 +73,17 @@ class Gradients:
             recompute_activations(self.model)
         self.activations = activations
 
-    def of_step(self, chosen: Sequence[int]) -> tuple[Tally, list[Squeezed]]:
-        """Gradients of a step's examples, summed over all ranks, and what memory allowed."""
+    def of_step(self, chosen: Sequence[int], seed: int) -> tuple[Tally, list[Squeezed]]:
+        """Gradients of a step's examples, summed over all ranks, and what memory allowed.
+
+        Random numbers (dropout) follow from the seed and the rank.
+        """
         squeezed: list[Squeezed] = []
         count = self.objective.count([self.examples[i] for i in chosen])
         mine = self.ranks.divide(chosen, self.lengths)[self.ranks.rank]
         baseline = self._baseline(mine) / len(chosen)
         while True:
+            torch.manual_seed(hash((seed, self.ranks.rank)))
             tally = self._try(mine, len(chosen), count, baseline)
             if tally is not None:
                 break
@@ -102,7 +105,6 @@ class Gradients:
         self, mine: Sequence[int], num_examples: int, count: float, baseline: float
     ) -> Tally | None:
         """Gradients of this rank's examples; None, and no gradients, when memory ran out."""
-        state = _random_state()
         try:
             return self._accumulate(mine, num_examples, count, baseline)
         except RuntimeError as error:
@@ -110,7 +112,6 @@ class Gradients:
                 raise
         # Outside of the handler, whose error would keep the tensors of its frames alive.
         self._forget()
-        _set_random_state(state)
         return None
 
     def _baseline(self, mine: Sequence[int]) -> float:
@@ -174,16 +175,3 @@ class Gradients:
             weight.grad = None
         for weight in self.model.network.parameters():
             weight.grad = None
-
-
-def _random_state() -> list[Tensor]:
-    states = [torch.get_rng_state()]
-    if torch.cuda.is_available():
-        states.append(torch.cuda.get_rng_state())
-    return states
-
-
-def _set_random_state(states: list[Tensor]) -> None:
-    torch.set_rng_state(states[0])
-    if len(states) > 1:
-        torch.cuda.set_rng_state(states[1])

@@ -151,7 +151,7 @@ class _Loop:
             settled(training.micro_batch_tokens),
             training.max_steps,
         )
-        self.trained = TrainedWeights(model.network)
+        self.trained = TrainedWeights(model.network, model.stored)
         self.parameters = self.trained.masters
         self.optimizer = build_optimizer(
             self.parameters.values(), training.optimizer, training.weight_decay
@@ -188,7 +188,6 @@ class _Loop:
 
     def _resume(self) -> None:
         folder, ranks = self.surroundings.folder, self.ranks
-        torch.manual_seed(self.training.seed)
         place: Path | None = None
         if ranks.is_first:
             checkpoints.remove_unfinished(folder)
@@ -221,11 +220,9 @@ class _Loop:
         """One optimizer update; returns what it computed."""
         started = time.perf_counter()
         step = self.progress.step
-        if not self.ranks.is_first:  # the first one's random numbers are in the checkpoint
-            torch.manual_seed(hash((self.training.seed, step, self.ranks.rank)))
         chosen = self.plan.examples_of(step)
         reserved = [] if self.optimizer.state else reserve_moments(self.parameters.values())
-        tally, squeezed = self.gradients.of_step(chosen)
+        tally, squeezed = self.gradients.of_step(chosen, hash((self.training.seed, step)))
         del reserved
         self._note(squeezed)
         norm = whole(

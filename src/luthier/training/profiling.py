@@ -50,7 +50,7 @@ class Profile:
     masked_share: float
     """Tokens that carry no loss over tokens of the examples."""
     flops: float
-    """Floating-point operations of all matrix products per second."""
+    """Floating-point operations of all matrix products, per second of the whole step."""
     limit: float
     """The most the machine does, on large matrices of the same precision."""
 
@@ -58,6 +58,14 @@ class Profile:
     def tokens_per_second(self) -> float:
         """Tokens of the examples per second."""
         return self.num_tokens / self.seconds
+
+    @property
+    def flops_at_work(self) -> float:
+        """The same, per second in the parts that multiply: linears, attention and head.
+
+        The softmax of attention and the loss stand in that time, but are not counted as work.
+        """
+        return self.flops / sum(self.parts[part] for part in ("linears", "attention", "head"))
 
 
 class Profiler:

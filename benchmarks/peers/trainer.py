@@ -1,0 +1,59 @@
+"""transformers' own Trainer with PEFT, as a careful user writes it: labels, a padding collator."""
+
+from typing import Any
+
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DataCollatorForSeq2Seq,
+    Trainer,
+    TrainingArguments,
+)
+
+from benchmarks.measuring import Job, Trained, read_job, report
+from benchmarks.peers.trainers import Watch, shared_settings
+
+BF16 = {"dtype": "bfloat16"}
+
+
+def variants(task: str, batch_size: int) -> dict[str, dict[str, Any]]:
+    """Settings tried; the fastest is "tuned". As shipped it computes in the model file's type."""
+    ones = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": batch_size}
+    found: dict[str, dict[str, Any]] = {
+        "bf16 weights": BF16,
+        "autocast": {"dtype": "float32", "bf16": True},
+    }
+    if batch_size > 1:
+        found["bf16 weights, one by one"] = {**BF16, **ones}
+    return found
+
+
+def main() -> None:
+    """Train, and report."""
+    job = read_job()
+    report(job, _train(job), ("transformers", "peft"))
+
+
+def _train(job: Job) -> Trained:
+    settings = {**shared_settings(job), **job.variant}
+    model = AutoModelForCausalLM.from_pretrained(job.model, dtype=settings.pop("dtype", "float32"))
+    lora = LoraConfig(
+        task_type="CAUSAL_LM", r=job.rank, lora_alpha=job.alpha, lora_dropout=0.0,
+        target_modules="all-linear",
+    )  # fmt: skip
+    watch = Watch(job, job.batch_size)
+    trainer = Trainer(
+        model=get_peft_model(model, lora),
+        args=TrainingArguments(train_sampling_strategy="sequential", **settings),
+        train_dataset=Dataset.from_list(job.rows),
+        data_collator=DataCollatorForSeq2Seq(AutoTokenizer.from_pretrained(job.model)),
+        callbacks=[watch],
+    )
+    trainer.train()
+    return watch.trained()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""Train beside peers: same rows, masks, order, steps and start; speed and memory.
+
+    python -m benchmarks.run [lora full dpo] [--workloads a b c d] [--peers trl trainer ...]
+                             [--repeats 5] [--steps 10] [--environments FOLDER]
+
+Every peer runs in an environment of its own, made from benchmarks/environments/. On each workload
+every setting of a peer is first tried once for a few steps; the fastest is "tuned". Then all take
+turns, each measurement a fresh process. A comparison is void where the ids or labels computed on
+differ, or a loss does. Timed is training alone, from the first batch to the last update. Each
+workload's results go to benchmarks/results/TASK-WORKLOAD.json; `python -m benchmarks.table` shows
+them.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.environments import python_of
+from benchmarks.workloads import BATCH_SIZE, ROOT, WORKLOADS, model_folder, rows_of
+
+RESULTS = ROOT / "benchmarks" / "results"
+PEERS = {"lora": ("trl", "trainer", "llamafactory"), "full": ("trl", "litgpt"), "dpo": ("trl",)}
+ENVIRONMENT = {"trainer": "trl"}
+"""Peers that share another's environment."""
+TASK_WORKLOADS = {"lora": "abcd", "full": "bc", "dpo": "p"}
+LEARNING_RATE = {"lora": 1e-3, "full": 1e-4, "dpo": 1e-4}
+SEARCH_STEPS = 2
+"""Steps of the trials that choose a peer's fastest setting."""
+
+Measurement = dict[str, Any]
+
+
+def main() -> None:
+    """Run contenders on workloads, and store what was measured after each."""
+    arguments = _arguments()
+    model, environments = model_folder(), Path(arguments.environments).resolve()
+    for task in arguments.tasks:
+        for workload in arguments.workloads or TASK_WORKLOADS[task]:
+            if workload not in TASK_WORKLOADS[task]:
+                continue
+            peers = [p for p in PEERS[task] if not arguments.peers or p in arguments.peers]
+            bench = Bench(task, workload, model, environments, arguments.steps)
+            if not bench.has_rows:
+                print(f"{task} ({workload}) skipped: its rows are not there", file=sys.stderr)
+                continue
+            found = bench.compare(peers, arguments.repeats)
+            RESULTS.mkdir(exist_ok=True)
+            place = RESULTS / f"{task}-{workload}.json"
+            place.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            print(f"written: {place}", file=sys.stderr, flush=True)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("tasks", nargs="*", default=list(PEERS), help="lora, full, dpo")
+    parser.add_argument("--workloads", nargs="*", choices=WORKLOADS)
+    parser.add_argument("--peers", nargs="*")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--environments", default=str(ROOT / ".benchmarks"))
+    arguments = parser.parse_args()
+    unknown = set(arguments.tasks) - set(PEERS)
+    if unknown:
+        parser.error(f"no such task: {', '.join(sorted(unknown))}; there are {', '.join(PEERS)}")
+    return arguments
+
+
+class Bench:
+    """One task on one workload."""
+
+    def __init__(
+        self, task: str, workload: str, model: Path, environments: Path, steps: int
+    ) -> None:
+        self.task, self.workload, self.steps = task, workload, steps
+        self.model, self.environments = model, environments
+        self.batch_size = BATCH_SIZE[workload]
+        self.has_rows = rows_of(workload, model, 1) is not None
+
+    def compare(self, peers: list[str], repeats: int) -> dict[str, Any]:
+        """Find each peer's fastest setting, then measure all in turns."""
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place)
+            contenders: dict[str, tuple[str, dict[str, Any]]] = {"luthier": ("luthier", {})}
+            search: dict[str, dict[str, Measurement]] = {}
+            for peer in peers:
+                search[peer] = self._search(peer, folder)
+                best = min(search[peer], key=lambda v: search[peer][v].get("seconds", float("inf")))
+                contenders[peer] = (peer, {})
+                contenders[f"{peer} tuned"] = (peer, self._variants(peer)[best])
+            runs: dict[str, list[Measurement]] = {name: [] for name in contenders}
+            job = self._job(folder, self.steps)
+            for repeat in range(repeats):
+                for name, (peer, variant) in contenders.items():
+                    measured = self._fresh(peer, variant, job)
+                    runs[name].append(measured)
+                    said = f"{measured['seconds']:.1f} s" if "seconds" in measured else "failed"
+                    print(f"{self.task} ({self.workload}) {repeat + 1}: {name}: {said}",
+                          file=sys.stderr, flush=True)  # fmt: skip
+        return {
+            "task": self.task, "workload": self.workload, "about": WORKLOADS[self.workload],
+            "machine": _machine(), "batch_size": self.batch_size, "steps": self.steps,
+            "variants": {name: variant for name, (_, variant) in contenders.items()},
+            "search": search, "runs": runs,
+        }  # fmt: skip
+
+    def _search(self, peer: str, folder: Path) -> dict[str, Measurement]:
+        job = self._job(folder, min(SEARCH_STEPS, self.steps))
+        found = {}
+        for name, variant in self._variants(peer).items():
+            found[name] = self._fresh(peer, variant, job)
+            said = found[name].get("seconds", found[name].get("failed", "")[-300:])
+            print(f"  {peer}, {name}: {said}", file=sys.stderr, flush=True)
+        return found
+
+    def _variants(self, peer: str) -> dict[str, dict[str, Any]]:
+        """Asked in the peer's environment, whose module cannot be imported here."""
+        code = (
+            f"import json; from benchmarks.peers.{peer} import variants; "
+            f"print(json.dumps(variants({self.task!r}, {self.batch_size})))"
+        )
+        said = self._in_environment(peer, ["-c", code])
+        if said.returncode:
+            raise SystemExit(f"{peer} cannot be used:\n{said.stderr[-2000:]}")
+        found: dict[str, dict[str, Any]] = json.loads(said.stdout.splitlines()[-1])
+        return found
+
+    def _job(self, folder: Path, steps: int) -> dict[str, Any]:
+        rows = rows_of(self.workload, self.model, steps)
+        assert rows is not None, "looked for before"
+        return {
+            **rows, "task": self.task, "model": str(self.model), "folder": str(folder),
+            "batch_size": self.batch_size, "learning_rate": LEARNING_RATE[self.task],
+            "max_grad_norm": 0.0 if self.task == "full" else 1.0,
+        }  # fmt: skip
+
+    def _fresh(self, peer: str, variant: dict[str, Any], job: dict[str, Any]) -> Measurement:
+        """One measurement in a process of its own; {"failed": its last words} when it fails."""
+        place = Path(job["folder"]) / "job.json"
+        place.write_text(json.dumps({**job, "variant": variant}), encoding="utf-8")
+        done = self._in_environment(peer, ["-m", f"benchmarks.peers.{peer}", str(place)])
+        if done.returncode:
+            return {"failed": done.stderr[-1500:]}
+        measured: Measurement = json.loads(done.stdout.splitlines()[-1])
+        return measured
+
+    def _in_environment(self, peer: str, command: list[str]) -> subprocess.CompletedProcess[str]:
+        python = python_of(ENVIRONMENT.get(peer, peer), self.environments)
+        return subprocess.run(
+            [str(python), "-W", "ignore", *command],
+            cwd=ROOT, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+
+def _machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    from luthier.runs import capture_environment
+
+    return dict(capture_environment())
+
+
+if __name__ == "__main__":
+    main()

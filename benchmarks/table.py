@@ -1,0 +1,100 @@
+"""What was measured, as Markdown.
+
+    python -m benchmarks.table [FILE ...]
+
+Medians over the repeats, with the range of the ratios: a repeat is compared with the same repeat.
+"""
+
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measuring import TOLERANCE
+
+RESULTS = Path(__file__).parent / "results"
+
+Measurement = dict[str, Any]
+
+
+def main() -> None:
+    """Print the table of every result."""
+    files = [Path(name) for name in sys.argv[1:]] or sorted(RESULTS.glob("*-*.json"))
+    for file in files:
+        print("\n".join(render(json.loads(file.read_text(encoding="utf-8")))))
+
+
+def render(found: dict[str, Any]) -> list[str]:
+    """One workload's table, and what stands beneath it."""
+    ours = found["runs"]["luthier"]
+    lines = [
+        f"### {found['task']}, ({found['workload']}) {found['about']}",
+        "",
+        "| | tokens/s | learnt tokens/s | peak GiB | Luthier is | memory of Luthier | same work |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, runs in found["runs"].items():
+        failed = next((run["failed"] for run in runs if "failed" in run), None)
+        if failed is not None:
+            lines.append(f"| {name} | failed: {failed.splitlines()[-1][:80]} | | | | | |")
+            continue
+        cells = [
+            f"{_median(runs, 'tokens'):.0f}",
+            f"{_median(runs, 'supervised'):.1f}",
+            f"{_peak(runs):.2f}",
+        ]
+        if name != "luthier":
+            cells += [_ratio(ours, runs), f"{_peak(ours) / _peak(runs):.0%}", _same(ours, runs)]
+        else:
+            cells += ["", "", ""]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += ["", *_losses(found), "", _settings(found), ""]
+    return lines
+
+
+def _median(runs: list[Measurement], count: str) -> float:
+    return float(statistics.median(run[count] / run["seconds"] for run in runs))
+
+
+def _peak(runs: list[Measurement]) -> float:
+    return float(statistics.median(run["peak_bytes"] for run in runs)) / 2**30
+
+
+def _ratio(ours: list[Measurement], theirs: list[Measurement]) -> str:
+    """How many times our speed is theirs: median and range over repeats."""
+    ratios = [b["seconds"] / a["seconds"] for a, b in zip(ours, theirs, strict=True)]
+    return f"{statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+def _same(ours: list[Measurement], theirs: list[Measurement]) -> str:
+    """Whether both computed on the same ids and labels, and came to the same losses."""
+    a, b = ours[0], theirs[0]
+    if a["seen"] != b["seen"]:
+        return "VOID: other ids or labels"
+    pairs = [*zip(a["losses"], b["losses"], strict=True), (a["held_out"], b["held_out"])]
+    gap = max(abs(x - y) for x, y in pairs)
+    return f"{'yes' if gap <= TOLERANCE else 'VOID: losses differ'} (within {gap:.3f})"
+
+
+def _losses(found: dict[str, Any]) -> list[str]:
+    lines = ["Losses of the first steps, then on held-out rows:", ""]
+    for name, runs in found["runs"].items():
+        if "losses" in runs[0]:
+            losses = " ".join(f"{loss:.3f}" for loss in runs[0]["losses"])
+            lines.append(f"- {name}: {losses}; {runs[0]['held_out']:.4f}")
+    return lines
+
+
+def _settings(found: dict[str, Any]) -> str:
+    chosen = "; ".join(
+        f"{name}: {', '.join(f'{k} {v}' for k, v in variant.items())}"
+        for name, variant in found["variants"].items()
+        if variant
+    )
+    repeats = len(found["runs"]["luthier"])
+    return f"{found['steps']} steps of {found['batch_size']}, {repeats} repeats in turns. {chosen}."
+
+
+if __name__ == "__main__":
+    main()
