@@ -7,7 +7,6 @@ from pathlib import Path
 HERE = Path(__file__).parent / "environments"
 PEERS = tuple(sorted(file.stem for file in HERE.glob("*.txt")))
 """Environments there are pins for."""
-TORCH = "torch==2.13.0"
 
 
 def python_of(environment: str, folder: Path) -> Path:
@@ -23,7 +22,6 @@ def python_of(environment: str, folder: Path) -> Path:
         print(f"installing {environment}", file=sys.stderr, flush=True)
         subprocess.run([sys.executable, "-m", "venv", str(folder / environment)], check=True)
         pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, TORCH], check=True)
         subprocess.run([*pip, "-r", str(HERE / f"{environment}.txt")], check=True)
         done.touch()
     return python

@@ -12,8 +12,8 @@ from torch.nn import functional
 from luthier.models import LanguageModel, load_model, make_trainable, pack
 from luthier.models import flat as flat_module
 from luthier.models import layout as layout_module
-from luthier.models.attention import FLAT, Scoring, attend
-from luthier.models.layout import FlatLayout
+from luthier.models.attention import FLAT, attend
+from luthier.models.layout import FlatLayout, Scoring
 from luthier.recipe import LoRA
 from luthier.tokens import IGNORED
 from tiny import FAMILIES, PADDED_FAMILIES, write_model

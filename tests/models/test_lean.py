@@ -1,5 +1,6 @@
 """The written-out gradients equal autograd's, and only modules with the same result are changed."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
-from luthier.models import lean
+from luthier.models import lean, probe_devices
 from tiny import FAMILIES, write_model
 
 PRECISIONS = {torch.float32: 1e-5, torch.bfloat16: 2**-6}
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "compiled"])
+def compiled(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The functions as they stand, and as compiled kernels."""
+    if request.param and not probe_devices().can_compile:
+        pytest.skip("there is no compiler")
+    lean.compile_kernels(compiled=request.param)
+    yield
+    lean.compile_kernels(compiled=False)
 
 
 def gradients(output: Tensor, inputs: list[Tensor]) -> list[Tensor]:
@@ -37,6 +48,7 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
     return found
 
 
+@pytest.mark.usefixtures("compiled")
 def test_the_norm_equals_autograd(dtype: torch.dtype) -> None:
     x = (torch.randn(2, 7, 24) * 3).to(dtype).requires_grad_()
     weight = torch.randn(24).to(dtype)
@@ -45,6 +57,7 @@ def test_the_norm_equals_autograd(dtype: torch.dtype) -> None:
     assert_same(lean.rms_norm(x, weight, 1e-5), plain, [x], PRECISIONS[dtype])
 
 
+@pytest.mark.usefixtures("compiled")
 def test_the_gated_activation_equals_autograd(dtype: torch.dtype) -> None:
     gate, up = ((torch.randn(2, 7, 24) * 3).to(dtype).requires_grad_() for _ in range(2))
     plain = functional.silu(gate) * up

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -19,7 +20,7 @@ MANY = {
     "patience": 99,
     "checkpoint_every": 4,
 }
-ON_RAY = ("train", "recipe.yaml", "--ray", "local", "--workers", "2")
+ON_RAY = ("train", "recipe.yaml", "--ray", "local", "--workers", "1-2")
 
 
 def losses(folder: Path) -> list[float]:
@@ -71,3 +72,47 @@ def test_a_cluster_that_is_not_there_is_said(tmp_path: Path) -> None:
     done = luthier(tmp_path, "train", "recipe.yaml", "--workers", "2")
     assert done.code == 2
     assert "add --ray local, or start the command with torchrun" in done.error
+
+
+def test_a_run_goes_on_from_the_storage_where_nothing_of_it_is_left(tmp_path: Path) -> None:
+    """As on another cluster, whose disks know nothing of the run."""
+    storage = (tmp_path / "storage").as_uri()
+    write_task(tmp_path, training=MANY)
+    command = (*ON_RAY[:4], "--workers", "1", "--storage", storage)
+    process = start(tmp_path, *command)
+    deadline = time.monotonic() + 200
+    while not list((tmp_path / "storage").glob("runs/*/checkpoints/step-*/sha256.json")):
+        assert time.monotonic() < deadline, process.poll()
+        time.sleep(0.05)
+    family = psutil.Process(process.pid).children(recursive=True)
+    for pid in (*(member.pid for member in family), process.pid):
+        os.kill(pid, signal.SIGKILL)
+    process.communicate()
+    shutil.rmtree(tmp_path / "luthier-workspace" / "runs")
+    (tmp_path / "luthier-workspace" / "luthier.db").unlink()
+    done = luthier(tmp_path, *command)
+    assert done.code == 0, done.error
+    assert "going on with" in done.out
+    assert len(losses(tmp_path)) == 320
+    (copied,) = (tmp_path / "storage" / "runs").iterdir()
+    assert (copied / "report.html").read_bytes() == (
+        run_folder(tmp_path) / "report.html"
+    ).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--storage", "nowhere://bucket"), "a URL that fsspec knows"),
+        (("--storage", "file:///tmp", "--set", "runtime.sharding=fsdp"), "writes a part"),
+        (("--workers", "3-2"), "fewest and most such as 1-4"),
+        (("--workers", "many"), "fewest and most such as 1-4"),
+    ],
+)
+def test_what_a_cluster_cannot_do_is_said(
+    tmp_path: Path, options: tuple[str, ...], said: str
+) -> None:
+    write_task(tmp_path)
+    done = luthier(tmp_path, "train", "recipe.yaml", "--ray", "local", *options)
+    assert done.code == 2
+    assert said in done.error

@@ -12,7 +12,7 @@ FACTS = Facts(
     longest_row=106, longest_answer=48, hidden_size=576, model_type="llama", context_length=8192,
     suggested_metrics=("exact", "loss"), suggestion_reason="answers are short", has_cuda=False,
     has_bfloat16=True, num_cores=2, cache="/cache", supervised_tokens=40_000,
-    num_good=1814, adapter_size=305_280,
+    num_good=1814, adapter_size=305_280, model_size=134_515_008, can_compile=True,
 )  # fmt: skip
 
 

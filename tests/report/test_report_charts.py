@@ -23,6 +23,7 @@ from luthier.report.bars import (
 from luthier.report.curves import best_point, loss_chart, rate_chart, smoothed, thinned
 from luthier.report.svg import Scale, element, tick_decimals, ticks
 from luthier.report.values import StepPoint, ValidationPoint
+from luthier.report.watched import MEANINGS, watched_charts
 
 NUMBERS = ("x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "width", "height")
 LABELS = st.text(st.sampled_from("<&>\"'\x00\ud800") | st.characters(), max_size=40)
@@ -212,3 +213,22 @@ def test_a_scale_keeps_values_inside_of_its_ends() -> None:
 def test_elements_escape_what_they_hold(label: str) -> None:
     root = ET.fromstring(element("a", label, class_=label))
     assert list(root) == []
+
+
+def test_everything_watched_has_a_chart_that_says_where_it_ends() -> None:
+    validation = [
+        ValidationPoint(step, 0.6, {"preference_accuracy": 0.5 + step / 100, "kl_to_start": 0.01})
+        for step in (10, 20)
+    ]
+    found = watched_charts(validation)
+    assert [chart.title for chart in found] == ["Preference accuracy", "Divergence from the start"]
+    root = parsed(found[0].chart)
+    assert (root[1].text or "").endswith("0.5 is chance. Ends at 0.700 at step 20.")
+    assert watched_charts([ValidationPoint(1, 0.5)]) == []
+
+
+@given(st.lists(st.floats(allow_nan=True), min_size=1, max_size=5), st.sampled_from(list(MEANINGS)))
+def test_any_watched_number_can_be_drawn(values: list[float], name: str) -> None:
+    points = [ValidationPoint(i, 0.0, {name: value}) for i, value in enumerate(values)]
+    for chart in watched_charts(points):
+        parsed(chart.chart)

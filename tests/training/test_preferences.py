@@ -24,7 +24,7 @@ from luthier.training import (
     train,
     with_references,
 )
-from luthier.training.preferences import Pairs, dpo, ipo, orpo, simpo
+from luthier.training.preferences import Pairs, Scored, _watched, dpo, ipo, orpo, simpo
 from tiny import write_model
 
 METHODS: list[Method] = [DPO(), IPO(), SimPO(), ORPO(), KTO(good_weight=1.5)]
@@ -212,5 +212,14 @@ def test_measuring_is_the_mean_whatever_the_budget(folder: Path) -> None:
     measured: Sequence[Measured] = [measure(model, objective, found, b) for b in (1, 60, 10_000)]
     assert [m.loss for m in measured] == pytest.approx([measured[0].loss] * 3, rel=1e-4)
     assert set(measured[0].watched) == {
-        "reward_margin", "preference_accuracy", "chosen_logratio", "longer_preferred"
+        "reward_margin", "preference_accuracy", "chosen_logratio", "length_bias"
     }  # fmt: skip
+
+
+def test_length_bias_is_measured_against_the_data() -> None:
+    """The chosen answer is the longer of one pair in four; the model prefers three longer ones."""
+    nothing = torch.zeros(4)
+    chosen_length, rejected_length = torch.tensor([9.0, 2, 3, 4]), torch.tensor([5.0, 8, 7, 6])
+    pairs = Pairs(nothing, nothing, chosen_length, rejected_length, nothing, nothing)
+    scored = Scored(nothing, torch.tensor([1.0, 1, -1, -1]), nothing)
+    assert _watched(pairs, scored)["length_bias"] / 4 == 3 / 4 - 1 / 4

@@ -1,6 +1,7 @@
 """luthier train: the whole path, from rows to verdict."""
 
 import os
+import re
 import signal
 import textwrap
 from collections.abc import Callable, Iterator
@@ -31,7 +32,18 @@ RayAddress = Annotated[
     typer.Option("--ray", metavar="ADDRESS", help="Train on a Ray cluster: address, auto, local."),
 ]
 Workers = Annotated[
-    int, typer.Option("--workers", min=1, help="Processes on the Ray cluster that train together.")
+    str,
+    typer.Option(
+        "--workers",
+        metavar="N|MIN-MAX",
+        help="Processes on the Ray cluster that train together; a range adapts to its room.",
+    ),
+]
+Storage = Annotated[
+    str,
+    typer.Option(
+        "--storage", metavar="URL", help="Copy runs there, for Ray nodes that share no disk."
+    ),
 ]
 
 
@@ -40,7 +52,8 @@ def train(
     overrides: Overrides = [],  # noqa: B006 - typer's form
     profile: Profiles = False,
     ray: RayAddress = None,
-    workers: Workers = 1,
+    workers: Workers = "1",
+    storage: Storage = "",
 ) -> None:
     """Tune a model and say whether it helped. The same command again resumes.
 
@@ -51,9 +64,9 @@ def train(
 
     read = read_recipe(recipe, overrides)
     if ray is not None:
-        _show(_train_on_ray(read, ray, workers))
+        _show(_train_on_ray(read, ray, _range(workers), storage))
         return
-    if workers > 1:
+    if workers != "1":
         raise ConfigError(
             "says how many processes train, which only a Ray cluster is told",
             where=f"--workers {workers}",
@@ -78,13 +91,28 @@ def _show(tuned: "Tuned", *, is_quiet: bool = False) -> None:
     out.print(f"Talk to it luthier chat {tuned.run.record.name}")
 
 
-def _train_on_ray(read: ReadRecipe, address: str, workers: int) -> "Tuned":
+def _range(workers: str) -> tuple[int, int]:
+    """Fewest and most of "2" or "1-4"."""
+    found = re.fullmatch(r"([1-9]\d*)(?:-([1-9]\d*))?", workers)
+    fewest, most = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+    if fewest > most:
+        raise ConfigError(
+            "is no number of processes",
+            where=f"--workers {workers}",
+            accepted="a number such as 2, or fewest and most such as 1-4",
+        )
+    return fewest, most
+
+
+def _train_on_ray(
+    read: ReadRecipe, address: str, workers: tuple[int, int], storage: str
+) -> "Tuned":
     from luthier import pipeline
     from luthier.runs import num_cores
 
     pipeline.prepare(read, console().print)  # what is wrong is said before a worker is started
-    cores = max(1, num_cores() // workers) if address == "local" else 1
-    return pipeline.tune_on_ray(read, pipeline.Cluster(address, workers, cores), _shown)
+    cores = max(1, num_cores() // workers[1]) if address == "local" else 1
+    return pipeline.tune_on_ray(read, pipeline.Cluster(address, workers, cores, storage), _shown)
 
 
 def _shown() -> "Callable[[Event], None]":

@@ -27,12 +27,13 @@ if TYPE_CHECKING:
     from luthier.models.flat import FlatBatch, pack
     from luthier.models.generation import Generated, generate
     from luthier.models.head import Head, HeadLoss, head_loss
-    from luthier.models.loading import LanguageModel, load_model
+    from luthier.models.loading import LanguageModel, compile_lean, load_model
     from luthier.models.losses import answer_losses
     from luthier.models.sharding import gather, shard
     from luthier.models.sources import (
         ModelFolder,
-        adapter_size,
+        Sizes,
+        count_weights,
         default_cache,
         resolve_source,
     )
@@ -48,11 +49,11 @@ _MODULES = {
     "flat": ("FlatBatch", "pack"),
     "generation": ("Generated", "generate"),
     "head": ("Head", "HeadLoss", "head_loss"),
-    "loading": ("LanguageModel", "load_model"),
+    "loading": ("LanguageModel", "compile_lean", "load_model"),
     "losses": ("answer_losses",),
     "sharding": ("gather", "shard"),
     "trained": ("TrainedWeights", "trained_parameters"),
-    "sources": ("ModelFolder", "adapter_size", "default_cache", "resolve_source"),
+    "sources": ("ModelFolder", "Sizes", "count_weights", "default_cache", "resolve_source"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -65,9 +66,11 @@ __all__ = [
     "LanguageModel",
     "ModelFolder",
     "TrainedWeights",
-    "adapter_size",
+    "Sizes",
+    "count_weights",
     "answer_losses",
     "choose_device",
+    "compile_lean",
     "default_cache",
     "gather",
     "generate",

@@ -1,33 +1,24 @@
 """Attention over flat tokens: many sequences on one axis, no padding, shared prefixes once.
 
 The result is the same as attention over each sequence alone, with the gradient of all that share a
-beginning. Registered with transformers' attention interface, so that any model written against it
-runs flat.
+beginning. Computed here on CPUs, and on GPUs where `varlen` has no kernel for it. Registered with
+transformers' attention interface, so that any model written against it runs flat.
 
 Shapes: T tokens, K key-value heads, G query heads per key-value head, D head width; of a block B
 members, L rows, S keys.
 """
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from luthier.errors import ModelError
-from luthier.models.layout import Block, FlatLayout
+from luthier.models import varlen
+from luthier.models.layout import Block, FlatLayout, Scoring
 
 FLAT = "luthier_flat"
 """Name of the implementation in transformers' attention registry."""
-
-
-class Scoring(NamedTuple):
-    """How queries and keys become scores."""
-
-    scale: float
-    window: int | None = None
-    """Keys a query sees, its own included; None: all before it."""
-    cap: float | None = None
-    """Scores are cap x tanh(score / cap) (Gemma 2)."""
 
 
 def attend(
@@ -173,7 +164,8 @@ def flat_attention_forward(
         mixed = cache.attend(int(module.layer_idx), grouped, key, value, scoring)  # type: ignore[arg-type]
     else:
         assert flat_layout is not None, "a flat batch brings its layout"
-        mixed = attend(grouped, key, value, flat_layout, scoring)
+        kernel = varlen.choose(grouped, flat_layout, scoring) or attend
+        mixed = kernel(grouped, key, value, flat_layout, scoring)
     return mixed.permute(1, 0, 2, 3).reshape(1, num_tokens, num_query_heads, width), None
 
 

@@ -1,9 +1,13 @@
 """What this machine computes on, and how much memory that has taken."""
 
+import os
 import platform
 import resource
+import shutil
 import sys
+import sysconfig
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -20,6 +24,8 @@ class Devices:
 
     has_cuda: bool
     has_bfloat16: bool
+    can_compile: bool
+    """Whether there is what torch.compile needs: Triton, or a C++ compiler and Python's headers."""
     names: tuple[str, ...]
     """Names of the GPUs, or nothing."""
 
@@ -30,6 +36,7 @@ def probe_devices() -> Devices:
     return Devices(
         has_cuda=has_cuda,
         has_bfloat16=torch.cuda.is_bf16_supported() if has_cuda else _cpu_has_bfloat16(),
+        can_compile=find_spec("triton") is not None if has_cuda else _has_compiler(),
         names=tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())),
     )
 
@@ -40,6 +47,12 @@ def _cpu_has_bfloat16() -> bool:
         return False
     flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").lower().split()
     return not CPU_BFLOAT16_FLAGS.isdisjoint(flags)
+
+
+def _has_compiler() -> bool:
+    headers = Path(sysconfig.get_path("include")) / "Python.h"
+    names = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++"]
+    return headers.is_file() and any(shutil.which(name) for name in names)
 
 
 def choose_device(name: str, threads: int) -> torch.device:

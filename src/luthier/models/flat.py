@@ -7,7 +7,7 @@ its gradient are those of the sequences one by one (no dropout may act on shared
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -47,16 +47,18 @@ class FlatBatch:
         """The same batch on another device."""
         if self.input_ids.device == device:
             return self
-        return FlatBatch(
-            self.input_ids.to(device, non_blocking=True),
-            self.position_ids.to(device, non_blocking=True),
-            self.layout,
-            self.index.to(device, non_blocking=True),
-            self.targets.to(device, non_blocking=True),
-            self.owners.to(device, non_blocking=True),
-            self.num_tokens,
-            self.num_sequences,
-            self.segments,
+
+        def moved(x: Tensor) -> Tensor:
+            # From pinned memory it is copied while the GPU computes.
+            return (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=True)
+
+        return replace(
+            self,
+            input_ids=moved(self.input_ids),
+            position_ids=moved(self.position_ids),
+            index=moved(self.index),
+            targets=moved(self.targets),
+            owners=moved(self.owners),
         )
 
 

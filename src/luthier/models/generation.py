@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from luthier.models.adapters import fixed_adapters
-from luthier.models.attention import Scoring, attend
-from luthier.models.layout import FlatLayout
+from luthier.models.attention import attend
+from luthier.models.layout import FlatLayout, Scoring
 from luthier.models.loading import LanguageModel
 
 FILL_TOKENS = 2048

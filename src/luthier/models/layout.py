@@ -8,9 +8,10 @@ one batched product. Members of a block that are shorter than others are padded 
 there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -26,6 +27,18 @@ ROUND_TO = 32
 
 SCORES = 2**20
 """Scores of a block over all heads, so that they stay in the cache; one tile at least."""
+
+T = TypeVar("T")
+
+
+class Scoring(NamedTuple):
+    """How queries and keys become scores."""
+
+    scale: float
+    window: int | None = None
+    """Keys a query sees, its own included; None: all before it."""
+    cap: float | None = None
+    """Scores are cap x tanh(score / cap) (Gemma 2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +108,7 @@ class FlatLayout:
     """The segment each continues, or -1."""
     num_known: int = 0
     """Segments that only have keys: queries count from the first token after them."""
-    _blocks: dict[tuple[int, int, torch.device], tuple[Block, ...]] = field(
-        default_factory=dict, repr=False, compare=False
-    )
+    _made: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, lengths: Sequence[int], parents: Sequence[int] | None = None) -> "FlatLayout":
@@ -130,10 +141,51 @@ class FlatLayout:
 
     def blocks(self, num_heads: int, groups: int, device: torch.device) -> tuple[Block, ...]:
         """All rows in blocks, for key-value heads of so many query heads; made once, and kept."""
-        key = num_heads, groups, device
-        if key not in self._blocks:
-            self._blocks[key] = tuple(self._cut(num_heads, groups, device))
-        return self._blocks[key]
+        return self.once(
+            ("blocks", num_heads, groups, device),
+            lambda: tuple(self._cut(num_heads, groups, device)),
+        )
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What was made under the key, made now if it was not: all layers of a model share it."""
+        if key not in self._made:
+            self._made[key] = make()
+        return cast(T, self._made[key])
+
+    @property
+    def shares(self) -> bool:
+        """Whether a segment continues another."""
+        return any(parent >= 0 for parent in self.parents)
+
+    def ancestry(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Segment [T] and place in its sequence [T] of each token; [N, N]: who continues whom.
+
+        int64, int64 and bool; row i of the last is true for segment i and those it continues.
+        """
+        sees = torch.eye(len(self.lengths), dtype=torch.bool)
+        depths: list[int] = []
+        for i, parent in enumerate(self.parents):
+            if parent >= 0:
+                sees[i] |= sees[parent]
+            depths.append(0 if parent < 0 else depths[parent] + self.lengths[parent])
+        segment = torch.repeat_interleave(torch.tensor(self.lengths))
+        depth = [
+            d + t for d, length in zip(depths, self.lengths, strict=True) for t in range(length)
+        ]
+        return segment, torch.tensor(depth, dtype=torch.int64), sees
+
+    def chains(self, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+        """Rows of each segment, and the keys its last row sees; int64."""
+
+        def make() -> list[tuple[Tensor, Tensor]]:
+            found = []
+            for stretch in self._stretches(max(1, *self.lengths)):
+                rows = torch.arange(stretch.start, stretch.end, device=device)
+                before = torch.tensor(_members(stretch.before), dtype=torch.int64, device=device)
+                found.append((rows, torch.cat((before, rows))))
+            return found
+
+        return self.once(("chains", device), make)
 
     def _stretches(self, num_rows: int) -> list[Stretch]:
         """All segments in stretches of at most so many rows."""

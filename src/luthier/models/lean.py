@@ -42,36 +42,74 @@ def lora_linear(
 class _RmsNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        wide = x.to(torch.float32, copy=True)
-        norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-        inverse = norm.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
+        output, inverse = _run(_norm_forward, x, weight, epsilon)
         ctx.save_for_backward(x, weight, inverse)
-        return wide.mul_(inverse).to(x.dtype).mul_(weight)
+        return cast(Tensor, output)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, inverse = ctx.saved_tensors
-        normed = x.float() * inverse
+        grad_x = _run(_norm_backward, gradients[0], x, weight, inverse)
         grad_weight = None
         if ctx.needs_input_grad[1]:
-            product = normed.to(x.dtype) * gradients[0]
+            product = (x.float() * inverse).to(x.dtype) * gradients[0]
             grad_weight = product.flatten(0, -2).sum(0, dtype=torch.float32).to(weight.dtype)
-        grad = (gradients[0] * weight).float()
-        share = (grad * normed).mean(-1, keepdim=True)
-        return grad.addcmul_(normed, share, value=-1).mul_(inverse).to(x.dtype), grad_weight, None
+        return grad_x, grad_weight, None
+
+
+def _norm_forward(x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    wide = x.to(torch.float32, copy=True)
+    norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+    inverse = norm.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
+    return wide.mul_(inverse).to(x.dtype).mul_(weight), inverse
+
+
+def _norm_backward(grad: Tensor, x: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
+    normed = x.float() * inverse
+    wide = (grad * weight).float()
+    share = (wide * normed).mean(-1, keepdim=True)
+    return wide.addcmul_(normed, share, value=-1).mul_(inverse).to(x.dtype)
 
 
 class _SiluProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
         ctx.save_for_backward(gate, up)
-        return functional.silu(gate).mul_(up)
+        return cast(Tensor, _run(_gated_forward, gate, up))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
-        gate, up = ctx.saved_tensors
-        grad_gate = torch.ops.aten.silu_backward(gradients[0] * up, gate)
-        return grad_gate, functional.silu(gate).mul_(gradients[0])
+        grad_gate, grad_up = _run(_gated_backward, gradients[0], *ctx.saved_tensors)
+        return grad_gate, grad_up
+
+
+def _gated_forward(gate: Tensor, up: Tensor) -> Tensor:
+    return functional.silu(gate).mul_(up)
+
+
+def _gated_backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    grad_gate = torch.ops.aten.silu_backward(grad * up, gate)
+    return grad_gate, functional.silu(gate).mul_(grad)
+
+
+_compiled: dict[Callable[..., Any], Callable[..., Any]] = {}
+"""Function -> its compiled form, once there are some."""
+
+
+def compile_kernels(compiled: bool) -> None:
+    """From now on in this process, compute each of the functions as one compiled kernel, or not.
+
+    A kernel reads and writes memory once, and rounds at its end only, where the plain form rounds
+    after every operation. Compiling takes about half a minute when it is not cached yet.
+    """
+    _compiled.clear()
+    if compiled:
+        for function in (_norm_forward, _norm_backward, _gated_forward, _gated_backward):
+            _compiled[function] = torch.compile(function, dynamic=True)
+
+
+def _run(function: Callable[..., Any], *arguments: Any) -> Any:
+    return _compiled.get(function, function)(*arguments)
 
 
 class _LoraLinear(torch.autograd.Function):

@@ -18,11 +18,13 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from luthier.errors import ModelError
-from luthier.models import attention
+from luthier.errors import ConfigError, ModelError
+from luthier.models import attention, head_kernels
+from luthier.models.devices import probe_devices
 from luthier.models.flat import FlatBatch, pack
 from luthier.models.head import Head, HeadLoss, head_loss, token_losses
-from luthier.models.lean import make_lean
+from luthier.models.head_kernels import HeadKernel
+from luthier.models.lean import compile_kernels, make_lean
 from luthier.models.padded import unfold
 from luthier.models.quantizing import four_bits, keep_differentiable
 
@@ -47,6 +49,8 @@ class LanguageModel:
     """What a model spread over processes computes in; see `sharding`."""
     stored: Path | None = None
     """The folder it was loaded from."""
+    head_kernel: HeadKernel | None = None
+    """What computes the loss in training, once that is chosen."""
 
     def hidden_states(self, batch: FlatBatch) -> Tensor:
         """Final hidden states [T, H] of a flat batch."""
@@ -100,6 +104,17 @@ class LanguageModel:
         def compute() -> HeadLoss:
             hidden = self.hidden_states(batch)[batch.index]
             return head_loss(hidden, self.head, batch.targets, shares)
+
+        return self._within_root(compute)
+
+    def total_loss(self, batch: FlatBatch) -> Tensor:
+        """Sum of the losses of the batch's predictions, by the fastest kernel there is."""
+
+        def compute() -> Tensor:
+            hidden = self.hidden_states(batch)[batch.index]
+            if self.head_kernel is None:
+                self.head_kernel = head_kernels.choose(hidden, self.head, batch.targets)
+            return self.head_kernel(hidden, self.head, batch.targets)
 
         return self._within_root(compute)
 
@@ -159,12 +174,28 @@ def load_model(
     silence_dropout(model)
     rows = _probe_rows()
     plain = _plain_hidden(loaded, rows)
-    if device.type == "cpu":
+    if device.type == "cpu":  # on a GPU they pay once compiled
         make_lean(model)
     loaded.padded_because = _why_not_flat(loaded, rows, plain)
     if loaded.padded_because:
         _pad(loaded, rows, plain, folder)
     return loaded
+
+
+def compile_lean(model: LanguageModel) -> None:
+    """Compute norms and gated activations as compiled kernels from now on, in this process.
+
+    Raises ConfigError when they cannot be compiled here.
+    """
+    if not probe_devices().can_compile:
+        raise ConfigError(
+            "there is nothing to compile with",
+            where="runtime.compile",
+            accepted="never, or always with a C++ compiler and Python's headers (on a GPU: Triton)",
+            advice="run luthier doctor to see what is there",
+        )
+    compile_kernels(compiled=True)
+    make_lean(model.base)
 
 
 def silence_dropout(network: nn.Module) -> None:

@@ -1,7 +1,9 @@
 """The same path on a Ray cluster: its scheduler places the processes, and starts them again.
 
 Each worker runs `tune` as a process of one training. When one dies, Ray starts all of them anew,
-and the run goes on from its last checkpoint. The workspace must be a folder that all nodes see.
+as many as there is room for, and the run goes on from its last checkpoint. Data and local models
+must be at the same place on all nodes, and so must the workspace, unless there is a storage that
+runs are copied to and from.
 """
 
 import os
@@ -13,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from luthier.errors import ConfigError, missing_package
-from luthier.pipeline.events import Event
+from luthier.pipeline.events import Event, Ready
 from luthier.pipeline.preparing import prepare
 from luthier.pipeline.tuning import Tuned, tune
 from luthier.recipe import ReadRecipe, Recipe
-from luthier.runs import Workspace, write_atomically
+from luthier.runs import Mirror, Workspace
+from luthier.training import Saved
 
 Observer = Callable[[], Callable[[Event], None]]
 
@@ -31,9 +34,12 @@ class Cluster:
 
     address: str
     """As `ray start` prints it, "auto" for the cluster at hand, or "local" for this machine."""
-    workers: int
+    workers: tuple[int, int]
+    """Fewest and most; between them Ray starts as many as it has room for."""
     cores: int = 1
     """CPU cores of each worker."""
+    storage: str = ""
+    """URL that runs are copied to, for nodes that share no disk."""
 
 
 def tune_on_ray(read: ReadRecipe, cluster: Cluster, make_observer: Observer) -> Tuned:
@@ -44,43 +50,64 @@ def tune_on_ray(read: ReadRecipe, cluster: Cluster, make_observer: Observer) -> 
     """
     ray = _ray()
     read = replace(read, recipe=_with_whole_paths(read.recipe))
+    workspace = read.recipe.runtime.workspace
+    place = cluster.storage or str(workspace / "ray")
+    mirror = Mirror(place, workspace)
+    if cluster.storage and read.recipe.runtime.sharding != "none":
+        raise ConfigError(
+            "copies whole checkpoints, and each process of a sharded run writes a part",
+            where=f"--storage {cluster.storage}",
+            advice="use a workspace that all nodes see, or runtime.sharding: none",
+        )
+    _connect(ray, cluster.address)
+    note = f"{uuid.uuid4().hex}.run"
+    fewest, most = cluster.workers
     try:
-        _knock(cluster.address)
+        trainer = ray.train.torch.TorchTrainer(
+            _work,
+            train_loop_config={
+                "read": read, "make_observer": make_observer, "note": note, "place": place,
+                "copies": bool(cluster.storage),
+            },
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=fewest if fewest == most else (fewest, most),
+                use_gpu=read.recipe.runtime.device == "cuda",
+                resources_per_worker={"CPU": cluster.cores},
+            ),
+            run_config=ray.train.RunConfig(
+                storage_path=place,
+                failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
+            ),
+        )  # fmt: skip
+        trainer.fit()
+    finally:
+        ray.shutdown()
+    if cluster.storage:
+        mirror.pull()
+    opened = Workspace.open(workspace)
+    try:
+        opened.rebuild()
+        run = opened.find(mirror.read(note))
+    finally:
+        opened.close()
+    return Tuned(run, is_finished=run.record.status == "finished")
+
+
+def _connect(ray: Any, address: str) -> None:
+    """Join the cluster, or start one on this machine. Raises ConfigError when none answers."""
+    try:
+        _knock(address)
         ray.init(
-            address=None if cluster.address == "local" else cluster.address,
+            address=None if address == "local" else address,
             logging_level="warning",
             runtime_env={"env_vars": {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}},
         )
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"no Ray cluster can be reached: {error}",
-            where=f"--ray {cluster.address}",
+            where=f"--ray {address}",
             accepted="the address that ray start prints, auto, or local",
         ) from error
-    note = read.recipe.runtime.workspace / "ray" / f"{uuid.uuid4().hex}.run"
-    try:
-        trainer = ray.train.torch.TorchTrainer(
-            _work,
-            train_loop_config={"read": read, "make_observer": make_observer, "note": note},
-            scaling_config=ray.train.ScalingConfig(
-                num_workers=cluster.workers,
-                use_gpu=read.recipe.runtime.device == "cuda",
-                resources_per_worker={"CPU": cluster.cores},
-            ),
-            run_config=ray.train.RunConfig(
-                storage_path=str(read.recipe.runtime.workspace / "ray"),
-                failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
-            ),
-        )
-        trainer.fit()
-    finally:
-        ray.shutdown()
-    workspace = Workspace.open(read.recipe.runtime.workspace)
-    try:
-        run = workspace.find(note.read_text("utf-8"))
-    finally:
-        workspace.close()
-    return Tuned(run, is_finished=run.record.status == "finished")
 
 
 def _work(settings: dict[str, Any]) -> None:
@@ -89,10 +116,32 @@ def _work(settings: dict[str, Any]) -> None:
     context = ray.train.get_context()
     os.environ["LOCAL_WORLD_SIZE"] = str(context.get_local_world_size())
     is_first = context.get_world_rank() == 0
-    observe = settings["make_observer"]() if is_first else lambda event: None
+    if not is_first:
+        tune(prepare(settings["read"]))
+        return
+    mirror = Mirror(settings["place"], settings["read"].recipe.runtime.workspace)
+    observe = settings["make_observer"]()
+    if settings["copies"]:
+        mirror.pull()
+        observe = _copying(observe, mirror)
     tuned = tune(prepare(settings["read"]), observe)
-    if is_first:
-        write_atomically(settings["note"], tuned.run.id)
+    if settings["copies"]:
+        mirror.push(tuned.run.id)
+    mirror.write(settings["note"], tuned.run.id)
+
+
+def _copying(observe: Callable[[Event], None], mirror: Mirror) -> Callable[[Event], None]:
+    """Shows events, and copies the run after every checkpoint."""
+    runs: list[str] = []
+
+    def observed(event: Event) -> None:
+        observe(event)
+        if isinstance(event, Ready):
+            runs.append(event.run_id)
+        elif isinstance(event, Saved):
+            mirror.push(runs[-1])
+
+    return observed
 
 
 def _knock(address: str) -> None:

@@ -98,8 +98,10 @@ class Journal:
 
     def validation(self) -> tuple[ValidationPoint, ...]:
         """The validation losses, each once."""
-        found = {e["step"]: e["loss"] for e in self._lines.read() if e["event"] == "validation"}
-        return tuple(ValidationPoint(step, loss) for step, loss in sorted(found.items()))
+        found = {e["step"]: e for e in self._lines.read() if e["event"] == "validation"}
+        return tuple(
+            ValidationPoint(step, e["loss"], e["watched"]) for step, e in sorted(found.items())
+        )
 
     def timings(self) -> tuple[StageTime, ...]:
         """Seconds per stage, over all the times the run was taken up."""

@@ -9,7 +9,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from luthier.models import LanguageModel, gather, kl_to_start, make_trainable, peak_memory, shard
+from luthier.models import (
+    LanguageModel,
+    compile_lean,
+    gather,
+    kl_to_start,
+    make_trainable,
+    peak_memory,
+    shard,
+)
 from luthier.pipeline.preparing import Prepared
 from luthier.pipeline.starting import load_start
 from luthier.recipe import LoRA, Recipe, recipe_hash, settled
@@ -57,6 +65,8 @@ def learn(
     Returns the model with the best weights, unless interrupted: whole on the first process.
     """
     recipe, ranks = prepared.recipe, circumstances.ranks
+    if recipe.runtime.compile == "always":
+        compile_lean(model)
     budget = settled(recipe.training.micro_batch_tokens)
     make_trainable(model, recipe.tuning, recipe.training.seed)
     # Dropout draws anew for each sequence, so shared beginnings would change the result.

@@ -25,7 +25,7 @@ from luthier.data import (
 )
 from luthier.errors import DataError
 from luthier.evaluation import suggest_metrics
-from luthier.models import ModelFolder, adapter_size, probe_devices
+from luthier.models import ModelFolder, count_weights, probe_devices
 from luthier.pipeline.starting import cache_folder, resolve_start
 from luthier.recipe import SFT, Facts, ReadRecipe, Recipe, Resolved, resolve
 from luthier.runs import num_cores
@@ -185,7 +185,7 @@ def _facts(
 ) -> Facts:
     suggestion = suggest_metrics(test)
     devices = probe_devices()
-    config = _text_config(source.path)
+    config, sizes = _text_config(source.path), count_weights(source.path)
     return Facts(
         num_train=len(train.encoded),
         num_validation=len(validation.encoded),
@@ -204,7 +204,9 @@ def _facts(
         cache="",
         supervised_tokens=train.ledger.num_supervised,
         num_good=sum(not isinstance(e, Rated) or e.is_good for e in train.examples),
-        adapter_size=adapter_size(source.path),
+        adapter_size=sizes.adapter,
+        model_size=sizes.model,
+        can_compile=devices.can_compile,
     )
 
 

@@ -37,7 +37,7 @@ from luthier.pipeline.reporting import build_report
 from luthier.pipeline.starting import load_start
 from luthier.recipe import LoRA, flatten, recipe_from, recipe_hash, settled
 from luthier.report import write_report
-from luthier.runs import Run, Workspace, capture_environment, write_atomically
+from luthier.runs import Run, RunRecord, Workspace, capture_environment, write_atomically
 from luthier.training import Outcome, Profile, Profiler, Ranks, join_ranks, leave_ranks
 
 
@@ -109,14 +109,16 @@ def tune(
 def _follow(prepared: Prepared, ranks: Ranks, is_interrupted: Callable[[], bool]) -> Tuned:
     """Train as one of several processes; the first one does all the rest."""
     model = load_start(prepared.recipe, prepared.source)
-    folder = Path(ranks.tell(""))  # comes when the first process has evaluated the prompts
+    # Comes when the first process has evaluated the prompts; its disk may be another one.
+    folder, record = ranks.tell((Path(), None))
+    assert isinstance(record, RunRecord), "the first process tells it"
     outcome, _ = learn(
         model, prepared, Circumstances(folder / "checkpoints", ranks, is_interrupted=is_interrupted)
     )
     leave_ranks()
     workspace = Workspace.open(prepared.recipe.runtime.workspace)
     try:
-        return Tuned(workspace.find(str(folder)), outcome.status != "interrupted")
+        return Tuned(Run(folder, record, workspace), outcome.status != "interrupted")
     finally:
         workspace.close()
 
@@ -248,7 +250,7 @@ class _Path:
         return result
 
     def _train(self, model: LanguageModel) -> tuple[Outcome, LanguageModel]:
-        self.ranks.tell(str(self.run.folder))
+        self.ranks.tell((self.run.folder, self.run.record))
         outcome, model = learn(
             model,
             self.prepared,

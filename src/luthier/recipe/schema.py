@@ -326,6 +326,8 @@ class Runtime(Section):
     """Processes of one training each hold the whole model, or a part of it (FSDP)."""
     threads: int | Auto = "auto"
     """CPU threads."""
+    compile: Literal["auto", "always", "never"] = "auto"
+    """Compile norms and activations into one kernel each; auto does when the run is long."""
     loggers: tuple[Literal["tensorboard", "mlflow", "wandb", "trackio"], ...] = ()
     """Experiment trackers that the run's numbers go to; each needs its package."""
     workspace: Path = Path("luthier-workspace")

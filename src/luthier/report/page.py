@@ -32,6 +32,7 @@ from luthier.report.rows import RowTable, rows_side_by_side
 from luthier.report.svg import visible
 from luthier.report.values import ReportInput
 from luthier.report.verdicts import compared, comparison_lines, headline, scores
+from luthier.report.watched import watched_charts
 
 
 def render_html(report: ReportInput) -> str:
@@ -65,6 +66,7 @@ def _run_parts(report: ReportInput) -> dict[str, Any]:
         "created": f"{report.created_at.day} {report.created_at:%B %Y, %H:%M %Z}".rstrip(),
         "loss_chart": loss_chart(report.curve, report.validation) if report.curve else None,
         "rate_chart": rate_chart(report.curve) if report.curve else None,
+        "watched": watched_charts(report.validation),
         "training": training_facts(report),
         "ledger": ledger_lines(report.ledger),
         "dropped": dropped_reasons(report.ledger),

@@ -37,6 +37,8 @@ class ValidationPoint:
 
     step: int
     loss: float
+    watched: dict[str, float] = field(default_factory=dict)
+    """What a method watches besides, by name, as means over the rows."""
 
 
 @dataclass(frozen=True, slots=True)

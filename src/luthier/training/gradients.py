@@ -12,6 +12,7 @@ import torch
 from torch.profiler import record_function
 
 from luthier.errors import TrainingError
+from luthier.models.flat import FlatBatch
 from luthier.models.loading import LanguageModel
 from luthier.models.trained import TrainedWeights
 from luthier.tokens import EncodedExample
@@ -65,6 +66,7 @@ class Gradients:
         self.lengths = [example.num_tokens for example in examples]
         self.budget = max(self.lengths, default=1)
         self.activations: Activations = "keep"
+        self._ahead: tuple[tuple[int, ...], FlatBatch] | None = None
 
     def use(self, budget: int, activations: Activations) -> None:
         """Compute this many tokens at once, and treat activations like this."""
@@ -72,6 +74,12 @@ class Gradients:
         if activations == "recompute" and self.activations != "recompute":
             recompute_activations(self.model)
         self.activations = activations
+
+    def prepare_step(self, chosen: Sequence[int]) -> None:
+        """Make the first batch of the next step ready, while a GPU still works on this one."""
+        mine = self.ranks.divide(chosen, self.lengths)[self.ranks.rank]
+        if mine:
+            self._prepare(cut_by_tokens(mine, self.lengths, self.budget)[0])
 
     def of_step(self, chosen: Sequence[int], seed: int) -> tuple[Tally, list[Squeezed]]:
         """Gradients of a step's examples, summed over all ranks, and what memory allowed.
@@ -133,15 +141,15 @@ class Gradients:
         self, mine: Sequence[int], num_examples: int, count: float, baseline: float
     ) -> Tally:
         tally = Tally(watched=dict.fromkeys(self.objective.watched, 0.0))
-        for group, counts in self._groups(mine):
+        groups = self._groups(mine)
+        for number, (group, counts) in enumerate(groups):
             members = [self.examples[i] for i in group]
-            with record_function("luthier: data"):
-                batch = self.objective.collate(members)
+            batch = self._batch(group)
             with kept_activations(self.activations):
-                losses = self.objective.losses(
-                    self.model, batch.to(self.model.device), members, baseline
-                )
+                losses = self.objective.losses(self.model, batch, members, baseline)
             (losses.total * (counts / count)).backward()
+            if number + 1 < len(groups):
+                self._prepare(groups[number + 1][0])
             tally.num_tokens += counts * batch.num_tokens
             tally.num_computed += len(batch.input_ids)
             tally.num_filler += batch.segments[-1][0]
@@ -149,6 +157,20 @@ class Gradients:
             for name, value in losses.watched.items():
                 tally.watched[name] += counts * value / num_examples
         return tally
+
+    def _prepare(self, group: Sequence[int]) -> None:
+        """Make a batch ready and send it ahead, while a GPU still works on the one before."""
+        with record_function("luthier: data"):
+            batch = self.objective.collate([self.examples[i] for i in group])
+            self._ahead = tuple(group), batch.to(self.model.device)
+
+    def _batch(self, group: Sequence[int]) -> FlatBatch:
+        """The batch of a group; it may be ready already."""
+        if self._ahead is None or self._ahead[0] != tuple(group):
+            self._prepare(group)
+        assert self._ahead is not None, "just made"
+        batch, self._ahead = self._ahead[1], None
+        return batch
 
     def _squeeze(self) -> Squeezed:
         free_memory()

@@ -243,6 +243,8 @@ class _Loop:
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self.trained.round()
+        if step + 1 < self.plan.num_steps:
+            self.gradients.prepare_step(self.plan.examples_of(step + 1))
         self.progress = replace(self.progress, step=step + 1)
         done = StepDone(
             step + 1,

@@ -89,7 +89,7 @@ class SupervisedObjective:
         self, model: LanguageModel, batch: FlatBatch, examples: Sequence[Encoded], baseline: float
     ) -> Losses:
         """Sum over supervised tokens."""
-        return Losses(model.loss(batch).total)
+        return Losses(model.total_loss(batch))
 
 
 def pack_examples(examples: Sequence[EncodedExample], *, share: bool) -> FlatBatch:

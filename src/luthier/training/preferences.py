@@ -8,8 +8,8 @@ sum over pairs (or rated answers); what is watched with it, too:
 - reward_margin: how much more reward the chosen answer has than the rejected one
 - preference_accuracy: 1 where that is above 0
 - chosen_logratio: log-likelihood of the chosen answer less the start's, in nats
-- longer_preferred: 1 where the longer answer has the higher reward (length bias, against the share
-  of pairs whose chosen answer is the longer one)
+- length_bias: share of pairs whose longer answer has the higher reward, less the share whose longer
+  answer is the chosen one
 """
 
 from collections.abc import Callable, Sequence
@@ -99,7 +99,7 @@ class PairObjective:
     """A method over pairs of answers."""
 
     has_baseline = False
-    watched = ("reward_margin", "preference_accuracy", "chosen_logratio", "longer_preferred")
+    watched = ("reward_margin", "preference_accuracy", "chosen_logratio", "length_bias")
 
     def __init__(self, score: Callable[[Pairs], Scored], *, share_prefixes: bool) -> None:
         self._score, self._share_prefixes = score, share_prefixes
@@ -145,7 +145,7 @@ def _watched(pairs: Pairs, scored: Scored) -> dict[str, float]:
         "reward_margin": margin.sum().item(),
         "preference_accuracy": (margin > 0).sum().item(),
         "chosen_logratio": (pairs.chosen - pairs.chosen_reference).sum().item(),
-        "longer_preferred": (margin * longer > 0).sum().item(),
+        "length_bias": ((margin * longer > 0).sum() - (longer > 0).sum()).item(),
     }
 
 

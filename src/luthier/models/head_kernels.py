@@ -1,0 +1,100 @@
+"""The summed loss of the head by other kernels, where they are there and measured faster.
+
+Ours, torch's `linear_cross_entropy` in chunks, and Liger's fused one compute the same sum. On a GPU
+they are timed once, on the first batch; one that gives another loss is out. On a CPU ours is the
+fastest (docs/methods.md) and stays, so that a run repeats bit for bit.
+"""
+
+import time
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from luthier.models.head import Head, head_loss
+
+HeadKernel = Callable[[Tensor, Head, Tensor], Tensor]
+"""Hidden states [S, H], head, targets [S] -> sum of the losses, differentiable."""
+
+TIMES = 3
+"""How often each is timed; the fastest time counts."""
+TOLERANCE = 0.01
+"""Largest difference from our loss, as a share of it."""
+
+
+def ours(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
+    """By `head_loss`."""
+    return head_loss(hidden, head, targets, torch.ones(len(targets), device=hidden.device)).total
+
+
+def native(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
+    """By torch's own."""
+    compute: Any = functional.linear_cross_entropy
+    options: Any = torch.nn.LinearCrossEntropyOptions()
+    total: Tensor = compute(
+        hidden, head.weight, targets, linear_bias=head.bias, reduction="sum", options=options
+    )
+    return total
+
+
+def liger(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
+    """By Liger's Triton kernels."""
+    module: Any = import_module("liger_kernel.transformers.fused_linear_cross_entropy")
+    compute = module.LigerFusedLinearCrossEntropyLoss(reduction="sum", softcap=head.cap)
+    total: Tensor = compute(head.weight, hidden, targets, head.bias)
+    return total
+
+
+def candidates(head: Head, device: torch.device) -> list[HeadKernel]:
+    """The kernels that can compute a head's loss on a device."""
+    found: list[HeadKernel] = [ours]
+    if head.scale != 1:
+        return found
+    if head.cap is None and hasattr(functional, "linear_cross_entropy"):
+        found.append(native)
+    if device.type == "cuda" and find_spec("liger_kernel") is not None:
+        found.append(liger)
+    return found
+
+
+def choose(hidden: Tensor, head: Head, targets: Tensor) -> HeadKernel:
+    """The fastest kernel for such a batch."""
+    if hidden.device.type != "cuda":
+        return ours
+    return fastest(candidates(head, hidden.device), hidden, head, targets)
+
+
+def fastest(kernels: list[HeadKernel], hidden: Tensor, head: Head, targets: Tensor) -> HeadKernel:
+    """The kernel that takes the least time for losses and gradients; the first is what is right."""
+    right: float | None = None
+    seconds: dict[HeadKernel, float] = {}
+    for kernel in kernels:
+        try:
+            took, total = _time(kernel, hidden, head, targets)
+        except (RuntimeError, ImportError, NotImplementedError):
+            if right is None:
+                raise
+            continue  # it cannot run here
+        right = total if right is None else right
+        if abs(total - right) <= TOLERANCE * abs(right):
+            seconds[kernel] = took
+    return min(seconds, key=lambda kernel: seconds[kernel])
+
+
+def _time(kernel: HeadKernel, hidden: Tensor, head: Head, targets: Tensor) -> tuple[float, float]:
+    times, total = [], 0.0
+    for _ in range(TIMES):
+        start = hidden.detach().requires_grad_()
+        begun = time.perf_counter()
+        with torch.enable_grad():
+            loss = kernel(start, head, targets)
+            torch.autograd.grad(loss, start)
+        total = loss.item()  # waits for the GPU
+        if hidden.device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - begun)
+    return min(times), total

@@ -1,0 +1,63 @@
+"""Every kernel of the head gives our loss and gradients, and one that does not is never chosen."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from luthier.models.head import Head
+from luthier.models.head_kernels import candidates, choose, fastest, native, ours
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a CUDA GPU"
+))]  # fmt: skip
+
+
+def batch(device: str, *, is_trained: bool) -> tuple[Tensor, Head, Tensor]:
+    torch.manual_seed(0)
+    weight = torch.randn(300, 16, device=device, requires_grad=is_trained)
+    hidden = torch.randn(50, 16, device=device, requires_grad=True)
+    return hidden, Head(weight), torch.randint(300, (50,), device=device)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("is_trained", [False, True])
+def test_all_kernels_agree(device: str, is_trained: bool) -> None:
+    hidden, head, targets = batch(device, is_trained=is_trained)
+    inputs = [hidden, head.weight] if is_trained else [hidden]
+    expected = ours(hidden, head, targets)
+    slopes = torch.autograd.grad(expected, inputs)
+    kernels = candidates(head, torch.device(device))
+    assert native in kernels
+    for kernel in kernels:
+        found = kernel(hidden, head, targets)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
+        for a, b in zip(torch.autograd.grad(found, inputs), slopes, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_wrong_or_cannot_run_is_not_chosen() -> None:
+    hidden, head, targets = batch("cpu", is_trained=False)
+
+    def wrong(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
+        return hidden.sum()
+
+    def broken(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
+        raise RuntimeError("not on this device")
+
+    assert fastest([ours, wrong, broken], hidden, head, targets) is ours
+
+
+def test_what_takes_less_time_is_chosen() -> None:
+    hidden, head, targets = batch("cpu", is_trained=False)
+
+    def slow(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
+        return sum((ours(hidden, head, targets) for _ in range(20)), torch.zeros(())) / 20
+
+    assert fastest([slow, ours], hidden, head, targets) is ours
+
+
+def test_a_head_that_scales_or_caps_is_ours_on_a_cpu() -> None:
+    hidden, head, targets = batch("cpu", is_trained=False)
+    assert candidates(Head(head.weight, scale=0.5), hidden.device) == [ours]
+    assert candidates(Head(head.weight, cap=30.0), hidden.device) == [ours]
+    assert choose(hidden, head, targets) is ours
