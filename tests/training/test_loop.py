@@ -241,6 +241,41 @@ def test_early_stopping_keeps_the_best_weights(folder: Path, tmp_path: Path) -> 
     assert [e.is_best for e in events if isinstance(e, Validated)] == [1, 1, 0, 0, 0]
 
 
+def test_best_weights_that_the_disk_changed_are_not_taken(folder: Path, tmp_path: Path) -> None:
+    losses = iter([1.0, 2.0, 3.0])
+
+    def observe(event: TrainingEvent) -> None:
+        if isinstance(event, Validated) and event.step == 6:
+            (kept,) = tmp_path.glob("best-00000003.safetensors")
+            content = bytearray(kept.read_bytes())
+            content[-1] ^= 1
+            kept.write_bytes(content)
+
+    with pytest.raises(CheckpointError, match=r"not as they were written(.|\n)*best-00000003"):
+        run(
+            tiny_model(folder), tmp_path, observe=observe,
+            validate=lambda: Measured(next(losses), {}), max_steps=9,
+        )  # fmt: skip
+
+
+def test_best_weights_are_kept_as_long_as_a_checkpoint_names_them(
+    folder: Path, tmp_path: Path
+) -> None:
+    losses, seen = iter([5.0, 4.0, 3.0]), []
+
+    def observe(event: TrainingEvent) -> None:
+        if isinstance(event, Saved):
+            kept = sorted(int(p.stem[5:]) for p in tmp_path.glob("best-*.safetensors"))
+            seen.append((event.step, kept))
+
+    run(
+        tiny_model(folder), tmp_path, observe=observe,
+        validate=lambda: Measured(next(losses), {}), max_steps=9,
+    )  # fmt: skip
+    # Validated after 3, 6 and 9 steps; the two newest checkpoints are kept.
+    assert seen == [(2, []), (4, [3]), (6, [3, 6]), (8, [6]), (9, [6, 9])]
+
+
 def test_a_loss_that_is_not_finite_stops_before_the_update(folder: Path, tmp_path: Path) -> None:
     model = tiny_model(folder)
     name, poisoned = next(iter(trained_parameters(model.network).items()))

@@ -54,10 +54,10 @@ class Journal:
         for logger in self._loggers:
             logger.log(numbers_of_systems(systems), step)
 
-    def close(self) -> None:
-        """End the loggers' runs."""
+    def close(self, *, is_over: bool) -> None:
+        """End the loggers' runs, for good or until the run is taken up again."""
         for logger in self._loggers:
-            logger.finish()
+            logger.finish(is_over=is_over)
 
     def warn(self, text: str) -> None:
         """Say something that the report is to say as well, once."""

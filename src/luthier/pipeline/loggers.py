@@ -26,8 +26,8 @@ class Logger(Protocol):
         """Take numbers in, by name, at an optimizer step."""
         ...
 
-    def finish(self) -> None:
-        """The run is over, or broken off."""
+    def finish(self, *, is_over: bool) -> None:
+        """The run is over, or broken off and may go on later."""
         ...
 
 
@@ -42,7 +42,7 @@ class _TensorBoard:
             self._writer.add_scalar(name, value, step=step)
         self._writer.flush()
 
-    def finish(self) -> None:
+    def finish(self, *, is_over: bool) -> None:
         self._writer.close()
 
 
@@ -61,7 +61,9 @@ class _MLflow:
         self._run = (
             known[0] if known else self._client.create_run(experiment, tags=tags, run_name=run.id)
         )
-        if not known:
+        if known:
+            self._client.update_run(self._run.info.run_id, status="RUNNING")
+        else:
             for name, value in settings.items():
                 self._client.log_param(self._run.info.run_id, name, str(value)[:500])
 
@@ -70,8 +72,8 @@ class _MLflow:
         for name, value in numbers.items():
             self._client.log_metric(self._run.info.run_id, name, value, timestamp=now, step=step)
 
-    def finish(self) -> None:
-        self._client.set_terminated(self._run.info.run_id)
+    def finish(self, *, is_over: bool) -> None:
+        self._client.set_terminated(self._run.info.run_id, "FINISHED" if is_over else "KILLED")
 
 
 class _WandB:
@@ -88,7 +90,7 @@ class _WandB:
     def log(self, numbers: Mapping[str, float], step: int) -> None:
         self._run.log(dict(numbers), step=step)
 
-    def finish(self) -> None:
+    def finish(self, *, is_over: bool) -> None:
         self._run.finish()
 
 
@@ -104,7 +106,7 @@ class _Trackio:
     def log(self, numbers: Mapping[str, float], step: int) -> None:
         self._trackio.log(dict(numbers), step=step)
 
-    def finish(self) -> None:
+    def finish(self, *, is_over: bool) -> None:
         self._trackio.finish()
 
 

@@ -191,7 +191,7 @@ class _Path:
         try:
             return self._go()
         finally:
-            self.journal.close()
+            self.journal.close(is_over=self.run.record.status == "finished")
 
     def _go(self) -> Tuned:
         with self.journal.stage("load the model"):

@@ -24,7 +24,7 @@ from luthier.errors import CheckpointError
 from luthier.models.sharding import part_like
 from luthier.training.memory import Activations
 
-PREFIX = "step-"
+PREFIX, BEST = "step-", "best-"
 HASHES = "sha256.json"
 FILES = ("trained.safetensors", "optimizer.safetensors", "state.json")
 KEPT = 2
@@ -44,6 +44,8 @@ class Progress:
     recipe_hash: str
     best_loss: float | None = None
     best_step: int = 0
+    best_sha256: str = ""
+    """Of the file of the best weights."""
     num_worse: int = 0
     """Validation losses in a row that were not better than the best."""
     stopped_early: bool = False
@@ -113,24 +115,53 @@ def _make_durable(path: Path) -> None:
         os.close(handle)
 
 
-def write_weights(path: Path, weights: dict[str, Tensor]) -> None:
-    """Write weights to one file, atomically. Raises CheckpointError when it cannot be written."""
+def best_weights(folder: Path, step: int) -> Path:
+    """Where the weights are that were the best after a step."""
+    return folder / f"{BEST}{step:08d}.safetensors"
+
+
+def remove_old_best(folder: Path) -> None:
+    """Remove best weights that no checkpoint speaks of any more."""
+    states = [json.loads((place / "state.json").read_text()) for place in list_checkpoints(folder)]
+    wanted = {best_weights(folder, state["best_step"]) for state in states}
+    for file in folder.glob(f"{BEST}*.safetensors"):
+        if file not in wanted:
+            file.unlink(missing_ok=True)
+
+
+def write_weights(path: Path, weights: dict[str, Tensor]) -> str:
+    """Write weights to one file, atomically; returns its SHA-256.
+
+    Raises CheckpointError when it cannot be written.
+    """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({n: w.detach().cpu() for n, w in weights.items()}, unfinished)
+        digest = hash_file(unfinished)
         unfinished.replace(path)
     except (OSError, SafetensorError) as error:
         unfinished.unlink(missing_ok=True)
         raise unwritable(path, error) from error
+    return digest
 
 
-def read_weights(path: Path, parameters: dict[str, torch.nn.Parameter]) -> None:
-    """Copy the weights of a file into parameters of the same names."""
+def read_weights(path: Path, parameters: dict[str, torch.nn.Parameter], sha256: str) -> None:
+    """Copy the weights of a file into parameters of the same names.
+
+    Raises CheckpointError when the file is not as it was written.
+    """
     try:
-        weights = load_file(path)
+        is_whole = hash_file(path) == sha256
+        weights = load_file(path) if is_whole else {}
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot be read: {error}", where=str(path)) from error
+    if not is_whole:
+        raise CheckpointError(
+            "the best weights are not as they were written: the disk changed them, or somebody did",
+            where=str(path),
+            advice="restore the file from a copy, or remove the checkpoints to train again",
+        )
     load_weights(weights, parameters)
 
 

@@ -33,8 +33,6 @@ from luthier.training.profiling import Profiler
 from luthier.training.ranks import Ranks
 from luthier.training.sharded import load_sharded, save_sharded
 
-BEST = "best.safetensors"
-
 
 @dataclass(frozen=True, slots=True)
 class StepDone:
@@ -287,15 +285,27 @@ class _Loop:
         progress = self.progress
         is_best = progress.best_loss is None or loss < progress.best_loss
         if is_best:
-            weights = {name: whole(weight) for name, weight in self.parameters.items()}
-            if self.ranks.is_first:
-                checkpoints.write_weights(self.surroundings.folder / BEST, weights)
-            progress = replace(progress, best_loss=loss, best_step=progress.step, num_worse=0)
+            progress = replace(
+                progress,
+                best_loss=loss,
+                best_step=progress.step,
+                best_sha256=self._keep_weights(),
+                num_worse=0,
+            )
         else:
             progress = replace(progress, num_worse=progress.num_worse + 1)
         is_over = progress.num_worse >= self.training.patience
         self.progress = replace(progress, stopped_early=is_over)
         self.surroundings.observe(Validated(progress.step, loss, is_best, measured.watched))
+
+    def _keep_weights(self) -> str:
+        """Write the weights as the best; the hash of their file, known to all ranks."""
+        weights = {name: whole(weight) for name, weight in self.parameters.items()}
+        digest = ""
+        if self.ranks.is_first:
+            place = checkpoints.best_weights(self.surroundings.folder, self.progress.step)
+            digest = checkpoints.write_weights(place, weights)
+        return self.ranks.tell(digest)
 
     def _save(self) -> None:
         folder = self.surroundings.folder
@@ -303,10 +313,13 @@ class _Loop:
             save_sharded(folder, self.progress, self.parameters, self.optimizer, self.ranks)
         elif self.ranks.is_first:
             checkpoints.save_checkpoint(folder, self.progress, self.parameters, self.optimizer)
+        if self.ranks.is_first:
+            checkpoints.remove_old_best(folder)
         self.surroundings.observe(Saved(self.progress.step))
 
     def _load_best(self) -> None:
         """Take the best weights; only the first rank needs them, to keep and to evaluate them."""
         if self.progress.best_loss is not None and (self.ranks.is_first or self.is_sharded):
-            checkpoints.read_weights(self.surroundings.folder / BEST, self.parameters)
+            place = checkpoints.best_weights(self.surroundings.folder, self.progress.best_step)
+            checkpoints.read_weights(place, self.parameters, self.progress.best_sha256)
             self.trained.round()
