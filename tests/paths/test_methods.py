@@ -144,6 +144,13 @@ def test_a_run_starts_from_what_an_earlier_one_made(folder: Path, first: str, ea
     assert third.is_finished
 
 
+def test_an_earlier_adapter_is_not_merged_into_four_bits(folder: Path) -> None:
+    start = tuned(folder, "chats", tuning={"kind": "lora", "rank": 4})
+    four = {"kind": "lora", "rank": 4, "quantize": "nf4"}
+    with pytest.raises(ConfigError, match="cannot be merged into weights of 4 bits"):
+        tuned(folder, "chats", tuning=four, model={"source": f"run:{start.run.id}"})
+
+
 def test_reference_log_likelihoods_are_computed_once(folder: Path) -> None:
     place = folder / "workspace" / "references"
     tuned(folder, "pairs", method={"kind": "dpo"}, training={"seed": 11})

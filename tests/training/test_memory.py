@@ -98,6 +98,23 @@ def test_running_out_of_memory_halves_the_micro_batch_and_changes_nothing(
     assert kinds[:2] == ["Squeezed", "Squeezed"], "it comes out at the first step"
 
 
+def test_a_baseline_that_does_not_fit_halves_the_micro_batch_too(
+    folder: Path, tmp_path: Path
+) -> None:
+    class WithBaseline(SupervisedObjective):
+        has_baseline = True
+
+        def baseline(self, model: LanguageModel, examples: Sequence[Encoded]) -> float:
+            if sum(example.num_tokens for example in examples) > 60:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return 0.0
+
+    plain, _ = run(folder, tmp_path / "plain", SupervisedObjective(share_prefixes=True))
+    found, _ = run(folder, tmp_path / "limited", WithBaseline(share_prefixes=True))
+    assert losses(found) == pytest.approx(losses(plain), rel=1e-5)
+    assert isinstance(found[0], Squeezed)
+
+
 def test_the_largest_micro_batch_is_tried_first(folder: Path, tmp_path: Path) -> None:
     objective = Limited(1000)
     run(folder, tmp_path, objective, micro_batch_tokens=50)

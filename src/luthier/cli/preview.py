@@ -23,12 +23,12 @@ def preview(
     """Show training rows as rendered, with the learnt text marked."""
     from luthier.pipeline import prepare
     from luthier.runs import write_atomically
-    from luthier.tokens import preview_page, stretches
+    from luthier.tokens import preview_page, shown_sequences, stretches
 
     read = read_recipe(recipe, overrides)
     out = console()
     prepared = prepare(read, out.print)
-    chosen = [s for example in prepared.train.encoded[:rows] for s in example.sequences]
+    chosen = [s for example in prepared.train.encoded[:rows] for s in shown_sequences(example)]
     if html is not None:
         write_atomically(html, preview_page(prepared.tokenizer, chosen))
         out.print(f"Page {html}")

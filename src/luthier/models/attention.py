@@ -48,14 +48,16 @@ def _shares(
     the query's dtype.
     """
     mask, slope = block.mask(query.dtype, groups, scoring.window), None
-    # Scaled before it is rounded.
-    if scoring.cap is None:
+    if scoring.cap is None and mask.shape[1] == key.shape[1]:
+        # Scaled before it is rounded, and masked in the same pass.
         scores = torch.baddbmm(mask, query, key.transpose(1, 2), alpha=scoring.scale)
-    else:
-        scores = _scaled_product(query, key.transpose(1, 2), scoring.scale)
+        return torch.softmax(scores, dim=-1), None
+    scores = _scaled_product(query, key.transpose(1, 2), scoring.scale)
+    if scoring.cap is not None:
         scores.div_(scoring.cap).tanh_()
         slope = 1 - scores.square()
-        scores.mul_(scoring.cap).add_(mask)
+        scores.mul_(scoring.cap)
+    scores[..., -mask.shape[1] :] += mask
     return torch.softmax(scores, dim=-1), slope
 
 

@@ -80,13 +80,15 @@ class Block:
         return self.keys[:, self._num_skipped(window) :]
 
     def mask(self, dtype: torch.dtype, groups: int, window: int | None) -> Tensor:
-        """[L * groups, S'] of 0, and -inf where a row does not see a key of `keys_within`.
+        """[L * groups, M] of 0, and -inf where a row does not see a key of `keys_within`.
 
-        A row sees the last `window` keys up to its own; None: all up to its own.
+        Of the last M keys; those before are seen by all rows. A row sees the last `window` keys up
+        to its own; None: all up to its own.
         """
         if (dtype, groups, window) not in self.masks:
+            start = self.num_before if window is None else self._num_skipped(window)
             rows = self.num_before + torch.arange(self.rows.shape[1])[:, None]
-            keys = torch.arange(self._num_skipped(window), self.keys.shape[1])
+            keys = torch.arange(start, self.keys.shape[1])
             unseen = keys > rows
             if window is not None:
                 unseen |= keys <= rows - window

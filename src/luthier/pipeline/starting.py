@@ -85,6 +85,14 @@ def load_start(recipe: Recipe, source: ModelFolder) -> LanguageModel:
     Adapters of earlier runs are merged; the last one stays trainable when it is to go on learning.
     """
     runtime, tuning = recipe.runtime, recipe.tuning
+    goes_on = isinstance(tuning, LoRA) and tuning.earlier == "continue" and source.adapters
+    merged = source.adapters[:-1] if goes_on else source.adapters
+    if merged and isinstance(tuning, LoRA) and tuning.quantize != "none":
+        raise ConfigError(
+            "an earlier adapter cannot be merged into weights of 4 bits without losing most of it",
+            where="tuning.quantize",
+            accepted="none, or tuning.earlier: continue where there is one earlier adapter",
+        )
     model = load_model(
         source.path,
         dtype=precision(settled(runtime.dtype)),
@@ -92,8 +100,6 @@ def load_start(recipe: Recipe, source: ModelFolder) -> LanguageModel:
         allow_remote_code=bool(recipe.model.remote_code),
         quantize=tuning.quantize if isinstance(tuning, LoRA) else "none",
     )
-    goes_on = isinstance(tuning, LoRA) and tuning.earlier == "continue" and source.adapters
-    merged = source.adapters[:-1] if goes_on else source.adapters
     for adapter in merged:
         merge_adapter(model, adapter)
     if goes_on:

@@ -9,7 +9,7 @@ from luthier.tokens.encoded import (
 )
 from luthier.tokens.encoding import encode_chat, encode_pair, encode_prompt, encode_text
 from luthier.tokens.ledger import Dropped, EncodedSplit, Ledger, check_ledger, encode_split
-from luthier.tokens.preview import Stretch, preview_page, stretches
+from luthier.tokens.preview import Stretch, preview_page, shown_sequences, stretches
 from luthier.tokens.templates import ChatTemplate
 from luthier.tokens.tokenizer import Tokenized, Tokenizer
 
@@ -33,5 +33,6 @@ __all__ = [
     "encode_split",
     "encode_text",
     "preview_page",
+    "shown_sequences",
     "stretches",
 ]

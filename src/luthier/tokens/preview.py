@@ -2,10 +2,16 @@
 
 import html
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
-from luthier.tokens.encoded import IGNORED, Encoded
+from luthier.tokens.encoded import (
+    IGNORED,
+    Encoded,
+    EncodedExample,
+    EncodedPair,
+    EncodedRated,
+)
 from luthier.tokens.tokenizer import Tokenizer
 
 
@@ -23,6 +29,20 @@ def stretches(tokenizer: Tokenizer, encoded: Encoded) -> Iterator[Stretch]:
     for is_learnt, group in groupby(pairs, key=lambda pair: pair[1] != IGNORED):
         ids = [token for token, _ in group]
         yield Stretch(tokenizer.decode(ids, keep_special=True), is_learnt)
+
+
+def shown_sequences(example: EncodedExample) -> list[Encoded]:
+    """What an example is learnt from, each with a name that says its part."""
+    if isinstance(example, EncodedPair):
+        named = {"chosen": example.chosen, "rejected": example.rejected}
+    elif isinstance(example, EncodedRated):
+        named = {"good" if example.is_good else "bad": example.answer}
+    else:
+        return list(example.sequences)
+    return [
+        replace(sequence, example_id=f"{example.example_id}, {part}")
+        for part, sequence in named.items()
+    ]
 
 
 def preview_page(tokenizer: Tokenizer, chats: list[Encoded]) -> str:

@@ -5,8 +5,9 @@ micro-batches nor the number of ranks change the result. When memory runs out, t
 halved and the step begun anew.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import torch
 from torch.profiler import record_function
@@ -27,6 +28,8 @@ from luthier.training.memory import (
 )
 from luthier.training.objectives import Objective, in_step
 from luthier.training.ranks import Ranks
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -89,13 +92,16 @@ class Gradients:
         squeezed: list[Squeezed] = []
         count = self.objective.count([self.examples[i] for i in chosen])
         mine = self.ranks.divide(chosen, self.lengths)[self.ranks.rank]
-        baseline = self._baseline(mine) / len(chosen)
-        while True:
+        baseline = 0.0
+        if self.objective.has_baseline:
+            own = self._fitting(lambda: self._baseline(mine), squeezed)
+            baseline = self.ranks.sum(own)[0] / len(chosen)
+
+        def accumulate() -> Tally:
             torch.manual_seed(hash((seed, self.ranks.rank)))
-            tally = self._try(mine, len(chosen), count, baseline)
-            if tally is not None:
-                break
-            squeezed.append(self._squeeze())
+            return self._accumulate(mine, len(chosen), count, baseline)
+
+        tally = self._fitting(accumulate, squeezed)
         self.ranks.sum_gradients(self.trained.masters.values())
         names = list(tally.watched)
         loss, num_tokens, *watched = self.ranks.sum(
@@ -109,28 +115,24 @@ class Gradients:
         )
         return tally, squeezed
 
-    def _try(
-        self, mine: Sequence[int], num_examples: int, count: float, baseline: float
-    ) -> Tally | None:
-        """Gradients of this rank's examples; None, and no gradients, when memory ran out."""
-        try:
-            return self._accumulate(mine, num_examples, count, baseline)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-        # Outside of the handler, whose error would keep the tensors of its frames alive.
-        self._forget()
-        return None
+    def _fitting(self, compute: Callable[[], T], squeezed: list[Squeezed]) -> T:
+        """What is computed, begun anew with less at once for as long as memory runs out."""
+        while True:
+            try:
+                return compute()
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Outside of the handler, whose error would keep the tensors of its frames alive.
+            self._forget()
+            squeezed.append(self._squeeze())
 
     def _baseline(self, mine: Sequence[int]) -> float:
-        """Sum of the objective's baseline over all ranks."""
-        if not self.objective.has_baseline:
-            return 0.0
-        total = 0.0
-        for group, counts in self._groups(mine):
-            members = [self.examples[i] for i in group]
-            total += counts * self.objective.baseline(self.model, members)
-        return self.ranks.sum(total)[0]
+        """Sum of the objective's baseline over this rank's examples."""
+        return sum(
+            counts * self.objective.baseline(self.model, [self.examples[i] for i in group])
+            for group, counts in self._groups(mine)
+        )
 
     def _groups(self, mine: Sequence[int]) -> list[tuple[list[int], bool]]:
         groups = cut_by_tokens(mine, self.lengths, self.budget)
@@ -193,6 +195,7 @@ class Gradients:
         return Squeezed(self.budget, self.activations)
 
     def _forget(self) -> None:
+        self._ahead = None
         for weight in self.trained.masters.values():
             weight.grad = None
         for weight in self.model.network.parameters():
