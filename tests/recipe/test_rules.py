@@ -97,3 +97,17 @@ def test_steps_are_counted_as_the_loop_counts_them() -> None:
     recipe = resolved(training={"epochs": 3, "batch_size": 16}).recipe
     assert num_steps(recipe, 1814) == 3 * 114
     assert num_steps(resolved(training={"max_steps": 5}).recipe, 1814) == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "never"),
+        ({"has_cuda": True}, "never"),  # too short
+        ({"has_cuda": True, "train_tokens": 10**9}, "always"),
+        ({"has_cuda": True, "train_tokens": 10**9, "can_compile": False}, "never"),
+        ({"train_tokens": 10**9}, "never"),  # a CPU
+    ],
+)
+def test_compiling_must_be_earned_back(changes: dict[str, Any], expected: str) -> None:
+    assert value("runtime.compile", replace(FACTS, **changes)) == expected

@@ -327,7 +327,7 @@ class Runtime(Section):
     threads: int | Auto = "auto"
     """CPU threads."""
     compile: Literal["auto", "always", "never"] = "auto"
-    """Compile norms and activations into one kernel each; auto does when the run is long."""
+    """Compile norms and activations into one kernel each; auto does in long runs on a GPU."""
     loggers: tuple[Literal["tensorboard", "mlflow", "wandb", "trackio"], ...] = ()
     """Experiment trackers that the run's numbers go to; each needs its package."""
     workspace: Path = Path("luthier-workspace")
