@@ -39,7 +39,8 @@ def _train(job: Job) -> Trained:
         **shared_settings(job), "stage": "sft", "do_train": True, "finetuning_type": "lora",
         "lora_target": "all", "lora_rank": job.rank, "lora_alpha": job.alpha, "lora_dropout": 0.0,
         "model_name_or_path": job.model, "template": "default",
-        "tokenized_path": data, "dataset": "tokenised", "disable_shuffling": True, "bf16": True, "overwrite_output_dir": True, **job.variant,
+        "tokenized_path": data, "dataset": "tokenised", "disable_shuffling": True,
+        "bf16": True, "overwrite_output_dir": True, **job.variant,
     }  # fmt: skip
     run_exp(settings, callbacks=[watch])
     return watch.trained()
