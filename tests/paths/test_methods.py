@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 import luthier as package
 from luthier.errors import ConfigError, DataError, ModelError
+from luthier.models import lean, probe_devices
 from luthier.pipeline import Tuned
 from tiny import write_model
 
@@ -142,6 +143,18 @@ def test_a_run_starts_from_what_an_earlier_one_made(folder: Path, first: str, ea
         model={"source": f"run:{on.run.id}"},
     )  # fmt: skip
     assert third.is_finished
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.skipif(not probe_devices().can_compile, reason="there is no compiler")
+def test_compiled_kernels_train_alike_and_only_while_training(folder: Path) -> None:
+    plain = tuned(folder, "chats", tuning={"kind": "lora", "rank": 4})
+    found = tuned(
+        folder, "chats", tuning={"kind": "lora", "rank": 4}, runtime={"compile": "always"}
+    )
+    expected = [event["loss"] for event in events(plain, "step")]
+    assert [event["loss"] for event in events(found, "step")] == pytest.approx(expected, rel=0.05)
+    assert not lean._compiled
 
 
 def test_an_earlier_adapter_is_not_merged_into_four_bits(folder: Path) -> None:

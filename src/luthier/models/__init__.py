@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from luthier.models.flat import FlatBatch, pack
     from luthier.models.generation import Generated, generate
     from luthier.models.head import Head, HeadLoss, head_loss
-    from luthier.models.loading import LanguageModel, compile_lean, load_model
+    from luthier.models.loading import LanguageModel, compiled_lean, load_model
     from luthier.models.losses import answer_losses
     from luthier.models.sharding import gather, shard
     from luthier.models.sources import (
@@ -49,7 +49,7 @@ _MODULES = {
     "flat": ("FlatBatch", "pack"),
     "generation": ("Generated", "generate"),
     "head": ("Head", "HeadLoss", "head_loss"),
-    "loading": ("LanguageModel", "compile_lean", "load_model"),
+    "loading": ("LanguageModel", "compiled_lean", "load_model"),
     "losses": ("answer_losses",),
     "sharding": ("gather", "shard"),
     "trained": ("TrainedWeights", "trained_parameters"),
@@ -70,7 +70,7 @@ __all__ = [
     "count_weights",
     "answer_losses",
     "choose_device",
-    "compile_lean",
+    "compiled_lean",
     "default_cache",
     "gather",
     "generate",

@@ -182,8 +182,9 @@ def load_model(
     return loaded
 
 
-def compile_lean(model: LanguageModel) -> None:
-    """Compute norms and gated activations as compiled kernels from now on, in this process.
+@contextmanager
+def compiled_lean(model: LanguageModel) -> Iterator[None]:
+    """Within, norms and gated activations of this process are computed as compiled kernels.
 
     Raises ConfigError when they cannot be compiled here.
     """
@@ -194,8 +195,12 @@ def compile_lean(model: LanguageModel) -> None:
             accepted="never, or always with a C++ compiler and Python's headers (on a GPU: Triton)",
             advice="run luthier doctor to see what is there",
         )
-    compile_kernels(compiled=True)
     make_lean(model.base)
+    compile_kernels(compiled=True)
+    try:
+        yield
+    finally:
+        compile_kernels(compiled=False)
 
 
 def silence_dropout(network: nn.Module) -> None:

@@ -6,12 +6,13 @@ thinks of every answer is computed here, where the method needs it, and kept for
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from luthier.models import (
     LanguageModel,
-    compile_lean,
+    compiled_lean,
     gather,
     kl_to_start,
     make_trainable,
@@ -65,8 +66,6 @@ def learn(
     Returns the model with the best weights, unless interrupted: whole on the first process.
     """
     recipe, ranks = prepared.recipe, circumstances.ranks
-    if recipe.runtime.compile == "always":
-        compile_lean(model)
     budget = settled(recipe.training.micro_batch_tokens)
     make_trainable(model, recipe.tuning, recipe.training.seed)
     # Dropout draws anew for each sequence, so shared beginnings would change the result.
@@ -98,7 +97,9 @@ def learn(
         profiler=circumstances.profiler,
         resumed=circumstances.resumed,
     )
-    outcome = train(model, objective, learnt, recipe.training, surroundings)
+    compiled = compiled_lean(model) if recipe.runtime.compile == "always" else nullcontext()
+    with compiled:
+        outcome = train(model, objective, learnt, recipe.training, surroundings)
     return outcome, _whole(model, prepared) if model.root is not None else model
 
 

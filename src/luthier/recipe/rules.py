@@ -159,7 +159,7 @@ def _micro_batch_tokens(recipe: Recipe, facts: Facts) -> tuple[int, str]:
 
 def _compile(recipe: Recipe, facts: Facts) -> tuple[str, str]:
     if settled(recipe.runtime.device) == "cpu":
-        return "never", "on a CPU the compiled kernels were measured slower in training"
+        return "never", "on a CPU training was measured to gain nothing by it"
     if not facts.can_compile:
         return "never", "there is no Triton to compile with"
     # Forward and backward take about 6 operations a weight and token.
