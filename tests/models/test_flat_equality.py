@@ -127,7 +127,7 @@ def test_a_batch_ends_in_filler_up_to_the_rounding() -> None:
     assert len(batch.input_ids) == len(batch.position_ids) == batch.layout.num_rows
     assert len(batch.input_ids) % flat_module.ROUND_TO == 0
     filler = len(batch.input_ids) - batch.segments[-1][0]
-    assert batch.layout.seen_by(filler) == [filler]
+    assert seen_by(batch.layout, filler) == [filler]
     assert batch.index.max() < filler
 
 
@@ -162,9 +162,15 @@ def test_packing_never_loses_a_prediction(rows: list[tuple[list[int], int]], sha
         assert batch.position_ids[index] == len(context) - 1
 
 
+def seen_by(layout: FlatLayout, row: int) -> list[int]:
+    """The tokens a token sees, in order, itself last."""
+    keys = next(keys.tolist() for rows, keys in layout.chains(CPU) if row in rows.tolist())
+    return keys[: keys.index(row) + 1]
+
+
 def context_of(layout: FlatLayout, ids: list[int], index: int) -> list[int]:
     """The tokens that the token at `index` sees, itself included, by the layout."""
-    return [ids[t] for t in layout.seen_by(index)]
+    return [ids[t] for t in seen_by(layout, index)]
 
 
 @pytest.mark.parametrize(
@@ -184,7 +190,7 @@ def test_attention_equals_softmax_over_each_chain(
     layout = FlatLayout.of(lengths, parents)
     mask = torch.zeros(total, total, dtype=torch.bool)
     for row in range(total):
-        mask[row, layout.seen_by(row)] = True
+        mask[row, seen_by(layout, row)] = True
     scores = torch.einsum("ktgd,ksd->ktgs", query, key) * 0.3
     shares = scores.masked_fill(~mask[:, None], -torch.inf).softmax(-1)
     expected = torch.einsum("ktgs,ksd->ktgd", shares, value)

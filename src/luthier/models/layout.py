@@ -135,12 +135,6 @@ class FlatLayout:
         """Tokens that ask."""
         return sum(self.lengths[self.num_known :])
 
-    def seen_by(self, row: int) -> list[int]:
-        """The keys a row sees, in order, itself last."""
-        row += sum(self.lengths[: self.num_known])
-        stretch = next(s for s in self._stretches(row + 1) if s.start <= row < s.end)
-        return [*_members(stretch.before), *range(stretch.start, row + 1)]
-
     def blocks(self, num_heads: int, groups: int, device: torch.device) -> tuple[Block, ...]:
         """All rows in blocks, for key-value heads of so many query heads; made once, and kept."""
         return self.once(
