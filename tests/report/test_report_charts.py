@@ -232,3 +232,9 @@ def test_any_watched_number_can_be_drawn(values: list[float], name: str) -> None
     points = [ValidationPoint(i, 0.0, {name: value}) for i, value in enumerate(values)]
     for chart in watched_charts(points):
         parsed(chart.chart)
+
+
+def test_the_loss_says_what_it_is_the_mean_of() -> None:
+    curve = [StepPoint(1, 0.7, 1e-4)]
+    assert "nats per token" in loss_chart(curve, [ValidationPoint(1, 0.7)])
+    assert "mean over rows" in loss_chart(curve, [ValidationPoint(1, 0.7, {"reward_margin": 0.1})])

@@ -46,13 +46,15 @@ def loss_chart(curve: Sequence[StepPoint], validation: Sequence[ValidationPoint]
     smooth = smoothed(raw)
     x, y = _step_scale(curve, validation), _loss_scale([*smooth, *checked] or [(0, 1)], raw)
     best = best_point(validation)
+    # Methods that watch something are those whose loss is one number for a row.
+    of_rows = any(point.watched for point in validation)
     return figure(
         "loss",
         (WIDTH, 300),
         "Loss over steps",
         _loss_words(curve, raw, smooth, best),
         [
-            *_frame(x, y, "loss, nats per token"),
+            *_frame(x, y, "loss, mean over rows" if of_rows else "loss, nats per token"),
             polyline(_placed(thinned(raw), x, y), "loss-raw"),
             polyline(_placed(thinned(smooth), x, y), "loss-smooth"),
             polyline(_placed(checked, x, y), "loss-validation"),
