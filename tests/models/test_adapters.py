@@ -53,7 +53,7 @@ def shake(model: LanguageModel) -> None:
 
 def states(model: LanguageModel) -> torch.Tensor:
     with torch.no_grad():
-        return model.hidden_states(pack(IDS, IDS))
+        return model.predicting_states(pack(IDS, IDS))
 
 
 def test_targets_by_name_by_pattern_and_with_ranks(folder: Path) -> None:

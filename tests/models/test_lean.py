@@ -71,13 +71,42 @@ def test_the_adapted_layer_equals_autograd(dtype: torch.dtype, has_bias: bool) -
     down, up = torch.randn(4, 24, requires_grad=True), torch.randn(40, 4, requires_grad=True)
     low_down, low_up = down.to(dtype), (up * 2.0).to(dtype)
     plain = functional.linear(x, weight, bias) + functional.linear(x @ low_down.t(), low_up)
-    found = lean.lora_linear(x, weight, bias, down, up, 2.0)
+    layer = lean.Adapted(weight, bias, down.to(dtype), (up * 2.0).to(dtype))
+    found = lean.adapted_linear(x, layer)
     assert_same(found, plain, [x, down, up], 2 * PRECISIONS[dtype])
+
+
+@pytest.mark.usefixtures("compiled")
+def test_the_adapted_feed_forward_equals_autograd(dtype: torch.dtype) -> None:
+    x = torch.randn(2, 7, 24).to(dtype).requires_grad_()
+    shapes = ((40, 24), (40, 24), (24, 40))
+    weights = [(torch.randn(o, i) / i**0.5).to(dtype) for o, i in shapes]
+    biases = [None, torch.randn(40).to(dtype), torch.randn(24).to(dtype)]
+    learnt = [
+        (torch.randn(r, i, requires_grad=True), torch.randn(o, r, requires_grad=True))
+        for r, (o, i) in zip((4, 3, 2), shapes, strict=True)
+    ]
+
+    def layers() -> list[lean.Adapted]:
+        return [
+            lean.Adapted(weight, bias, down.to(dtype), (up * 0.5).to(dtype))
+            for weight, bias, (down, up) in zip(weights, biases, learnt, strict=True)
+        ]
+
+    def plain(inner: Tensor, layer: lean.Adapted) -> Tensor:
+        output = functional.linear(inner, layer.weight, layer.bias)
+        return output + functional.linear(inner @ layer.down.t(), layer.up)
+
+    gate, up, down = layers()
+    expected = plain(functional.silu(plain(x, gate)) * plain(x, up), down)
+    found = lean.adapted_feed_forward(x, *layers())
+    assert_same(found, expected, [x, *(p for pair in learnt for p in pair)], 4 * PRECISIONS[dtype])
 
 
 def test_the_adapted_layer_takes_inputs_without_gradient() -> None:
     down, up = torch.randn(4, 24, requires_grad=True), torch.randn(40, 4, requires_grad=True)
-    output = lean.lora_linear(torch.randn(1, 7, 24), torch.randn(40, 24), None, down, up, 2.0)
+    layer = lean.Adapted(torch.randn(40, 24), None, down, up)
+    output = lean.adapted_linear(torch.randn(1, 7, 24), layer)
     assert all(g.abs().sum() > 0 for g in gradients(output, [down, up]))
 
 

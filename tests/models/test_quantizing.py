@@ -31,7 +31,7 @@ def gradients(model: LanguageModel) -> dict[str, torch.Tensor]:
             parameter.data.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
     with torch.no_grad():
         model.network.eval()
-        model.hidden_states(pack(IDS, IDS))  # as a validation between two steps does
+        model.predicting_states(pack(IDS, IDS))  # as a validation between two steps does
     model.network.train()
     model.loss(pack(IDS, IDS)).total.backward()
     found = {}

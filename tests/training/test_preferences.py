@@ -106,7 +106,7 @@ def two_encodings(model: LanguageModel, pair: EncodedPair) -> Tensor:
     found = []
     for encoded in pair.sequences:
         batch = pack([encoded.input_ids], [encoded.labels])
-        hidden = model.hidden_states(batch)[batch.index]
+        hidden = model.predicting_states(batch)
         logits = torch.log_softmax(model.base.get_output_embeddings()(hidden).float(), -1)
         found.append(logits.gather(1, batch.targets[:, None]).sum())
     return torch.stack(found)

@@ -24,7 +24,8 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from luthier.errors import ModelError
-from luthier.models.lean import lora_linear
+from luthier.models.blocks import blocks_of
+from luthier.models.lean import Adapted, adapted_linear
 from luthier.models.loading import LanguageModel
 from luthier.recipe import Embeddings, Full, LoRA, Tuning, settled
 
@@ -36,25 +37,29 @@ class LeanLoraLinear(LoraLinear):
     _keeps = False
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        names = [name for name in self.active_adapters if name in self.lora_A]
-        is_plain = len(names) == 1 and not self.lora_variant and not self.disable_adapters
-        if not is_plain or self.merged or kwargs:
+        name = self._only()
+        if name is None or kwargs:
             return super().forward(x, *args, **kwargs)
-        (name,) = names
-        base: Any = self.base_layer
-        a: Any = self.lora_A[name].weight
-        b: Any = self.lora_B[name].weight
-        if torch.is_grad_enabled() and self._is_frozen_plainly(name):
-            return lora_linear(x, base.weight, base.bias, a, b, self.scaling[name])
+        if torch.is_grad_enabled() and (layer := self.adapted(x.dtype)) is not None:
+            return adapted_linear(x, layer)
         down, up = self._matrices(name, x.dtype)
         inner = functional.linear(self.lora_dropout[name](x), down)
-        return cast(Tensor, base(x) + functional.linear(inner, up))
+        return cast(Tensor, self.base_layer(x) + functional.linear(inner, up))
 
-    def _is_frozen_plainly(self, name: str) -> bool:
-        """Whether the layer is a frozen matrix with an adapter that drops nothing."""
-        base, drops = self.base_layer, self.lora_dropout[name]
-        is_plain = type(base) is nn.Linear and not base.weight.requires_grad
-        return is_plain and isinstance(drops, nn.Identity)
+    def adapted(self, dtype: torch.dtype) -> Adapted | None:
+        """The matrices, if the layer is a plain frozen one with one adapter that drops nothing."""
+        name, base = self._only(), self.base_layer
+        if name is None or type(base) is not nn.Linear or base.weight.requires_grad:
+            return None
+        if not isinstance(self.lora_dropout[name], nn.Identity):
+            return None
+        return Adapted(base.weight, base.bias, *self._matrices(name, dtype))
+
+    def _only(self) -> str | None:
+        """The adapter that is added to the layer, if it is one of the plain kind."""
+        names = [name for name in self.active_adapters if name in self.lora_A]
+        is_plain = len(names) == 1 and not self.lora_variant and not self.disable_adapters
+        return names[0] if is_plain and not self.merged else None
 
     def _matrices(self, name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """A, and B times the scale, in the input's dtype."""
@@ -190,22 +195,9 @@ def _shortest(ranks: dict[str, int], model: PreTrainedModel) -> list[str]:
     return sorted(short if meant == set(ranks) else ranks)
 
 
-def blocks_of(model: PreTrainedModel) -> list[nn.Module]:
-    """The model's transformer blocks in order."""
-    return list(_blocks(model)[1])
-
-
-def _blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
-    return next(
-        (name, module)
-        for name, module in model.base_model.named_modules()
-        if isinstance(module, nn.ModuleList)
-    )
-
-
 def _thaw_last(model: PreTrainedModel, count: int) -> None:
     """Let the last blocks and the final norm learn."""
-    name, blocks = _blocks(model)
+    name, blocks = blocks_of(model)
     if count > len(blocks):
         raise ModelError(
             f"the model has {len(blocks)} blocks",

@@ -25,9 +25,9 @@ def kl_to_start(model: LanguageModel, encoded: Sequence[Encoded], *, budget: int
     for start, end in cut_in_order([e.num_tokens for e in encoded], budget):
         rows = encoded[start:end]
         batch = pack([e.input_ids for e in rows], [e.labels for e in rows]).to(model.device)
-        now = model.hidden_states(batch)[batch.index]
+        now = model.predicting_states(batch)
         with model.without_adapter():
-            before = model.hidden_states(batch)[batch.index]
+            before = model.predicting_states(batch)
         total += _divergence(model, now, before)
         count += len(batch.targets)
     return total / count

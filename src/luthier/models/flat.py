@@ -33,6 +33,8 @@ class FlatBatch:
     layout: FlatLayout
     index: Tensor
     """[S] int64: the token whose hidden state predicts the target."""
+    predicting: Tensor
+    """[P] int64: the tokens in `index`, each once."""
     targets: Tensor
     """[S] int64."""
     owners: Tensor
@@ -57,6 +59,7 @@ class FlatBatch:
             input_ids=moved(self.input_ids),
             position_ids=moved(self.position_ids),
             index=moved(self.index),
+            predicting=moved(self.predicting),
             targets=moved(self.targets),
             owners=moved(self.owners),
         )
@@ -106,6 +109,7 @@ def pack(
         ),
         layout=FlatLayout.of([len(s.tokens) for s in segments], [s.parent for s in segments]),
         index=torch.tensor(index, dtype=torch.int64),
+        predicting=torch.tensor(sorted(set(index)), dtype=torch.int64),
         targets=torch.tensor(targets, dtype=torch.int64),
         owners=torch.tensor(owners, dtype=torch.int64),
         num_tokens=sum(len(ids) for ids in input_ids),

@@ -7,8 +7,8 @@ the matrices.
 """
 
 import types
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,15 +28,43 @@ def silu_product(gate: Tensor, up: Tensor) -> Tensor:
     return cast(Tensor, _SiluProduct.apply(gate, up))  # type: ignore[no-untyped-call]
 
 
-def lora_linear(
-    x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scale: float
-) -> Tensor:
-    """x W^T + bias + scale x A^T B^T, with W and bias frozen.
+class Adapted(NamedTuple):
+    """A frozen linear layer with an adapter, all in the input's dtype: x W^T + bias + x A^T B^T."""
 
-    x [..., I] and weight [O, I] have one dtype; down A [R, I] and up B [O, R] are converted to it,
-    their gradients back to their own.
+    weight: Tensor
+    """W [O, I]."""
+    bias: Tensor | None
+    """[O]."""
+    down: Tensor
+    """A [R, I], which learns."""
+    up: Tensor
+    """B [O, R] times the adapter's scale, which learns."""
+
+    def output(self, x: Tensor, inner: Tensor) -> Tensor:
+        """[T, O] for x [T, I] and x A^T."""
+        return functional.linear(x, self.weight, self.bias).addmm_(inner, self.up.t())
+
+
+class HasAdapter(Protocol):
+    """A linear layer that may be a frozen one with an adapter."""
+
+    def adapted(self, dtype: torch.dtype) -> Adapted | None:
+        """Its matrices, if it is a plain frozen layer with one adapter that drops nothing."""
+        ...
+
+
+def adapted_linear(x: Tensor, layer: Adapted) -> Tensor:
+    """The layer's output for x [..., I]."""
+    return cast(Tensor, _AdaptedLinear.apply(x, *layer))  # type: ignore[no-untyped-call]
+
+
+def adapted_feed_forward(x: Tensor, gate: Adapted, up: Adapted, down: Adapted) -> Tensor:
+    """down(silu(gate(x)) * up(x)) for x [..., I].
+
+    The adapters of gate and up share one product with x; what goes into down is not kept for the
+    backward pass, but computed again.
     """
-    return cast(Tensor, _LoraLinear.apply(x, weight, bias, down, up, scale))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _AdaptedFeedForward.apply(x, *gate, *up, *down))  # type: ignore[no-untyped-call]
 
 
 class _RmsNorm(torch.autograd.Function):
@@ -79,7 +107,7 @@ class _SiluProduct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
-        grad_gate, grad_up = _run(_gated_backward, gradients[0], *ctx.saved_tensors)
+        grad_gate, grad_up, _ = _run(_gated_backward, gradients[0], *ctx.saved_tensors)
         return grad_gate, grad_up
 
 
@@ -87,9 +115,12 @@ def _gated_forward(gate: Tensor, up: Tensor) -> Tensor:
     return functional.silu(gate).mul_(up)
 
 
-def _gated_backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+def _gated_backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of gate and up, and their product again."""
     grad_gate = torch.ops.aten.silu_backward(grad * up, gate)
-    return grad_gate, functional.silu(gate).mul_(grad)
+    opened = functional.silu(gate)
+    product = opened * up
+    return grad_gate, opened.mul_(grad), product
 
 
 _compiled: dict[Callable[..., Any], Callable[..., Any]] = {}
@@ -112,30 +143,61 @@ def _run(function: Callable[..., Any], *arguments: Any) -> Any:
     return _compiled.get(function, function)(*arguments)
 
 
-class _LoraLinear(torch.autograd.Function):
+class _AdaptedLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor,
-                scale: float) -> Tensor:  # fmt: skip
-        low_down, low_up = down.to(x.dtype), (up * scale).to(x.dtype)
-        flat = x.flatten(0, -2)
-        inner = flat @ low_down.t()
-        output = functional.linear(flat, weight, bias)
-        output.addmm_(inner, low_up.t())
-        ctx.save_for_backward(x, weight, inner, low_down, low_up)
-        ctx.scale, ctx.dtypes = scale, (down.dtype, up.dtype)
-        return output.view(*x.shape[:-1], -1)
+    def forward(ctx: Any, x: Tensor, *matrices: Any) -> Tensor:
+        layer, flat = Adapted(*matrices), x.flatten(0, -2)
+        inner = flat @ layer.down.t()
+        ctx.save_for_backward(x, inner, *layer)
+        return layer.output(flat, inner).view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, inner, down, up = ctx.saved_tensors
-        grad = gradients[0].flatten(0, -2)
-        grad_inner = grad @ up
-        grad_down = (grad_inner.t() @ x.flatten(0, -2)).to(ctx.dtypes[0])
-        grad_up = (grad.t() @ inner).to(ctx.dtypes[1]).mul_(ctx.scale)
+        x, inner, *matrices = ctx.saved_tensors
+        layer, grad = Adapted(*matrices), gradients[0].flatten(0, -2)
+        grad_inner = grad @ layer.up
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = (grad @ weight).addmm_(grad_inner, down).view_as(x)
-        return grad_x, None, None, grad_down, grad_up, None
+            grad_x = (grad @ layer.weight).addmm_(grad_inner, layer.down).view_as(x)
+        return grad_x, None, None, grad_inner.t() @ x.flatten(0, -2), grad.t() @ inner
+
+
+class _AdaptedFeedForward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *matrices: Any) -> Tensor:
+        gate, up, down = _three(matrices)
+        flat = x.flatten(0, -2)
+        inner = flat @ torch.cat((gate.down, up.down)).t()
+        inner_gate, inner_up = inner.split((len(gate.down), len(up.down)), dim=1)
+        opening, lifted = gate.output(flat, inner_gate), up.output(flat, inner_up)
+        product = _run(_gated_forward, opening, lifted)
+        inner_down = product @ down.down.t()
+        ctx.save_for_backward(x, inner_gate, inner_up, inner_down, opening, lifted, *matrices)
+        return down.output(product, inner_down).view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, inner_gate, inner_up, inner_down, opening, lifted, *matrices = ctx.saved_tensors
+        gate, up, down = _three(matrices)
+        flat, grad = x.flatten(0, -2), gradients[0].flatten(0, -2)
+        low = grad @ down.up
+        grad_product = (grad @ down.weight).addmm_(low, down.down)
+        grad_gate, grad_up, product = _run(_gated_backward, grad_product, opening, lifted)
+        of_down = None, None, low.t() @ product, grad.t() @ inner_down
+        low = torch.cat((grad_gate @ gate.up, grad_up @ up.up), dim=1)
+        both = torch.cat((gate.down, up.down))
+        gate_down, up_down = (low.t() @ flat).split((len(gate.down), len(up.down)))
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_x = (grad_gate @ gate.weight).addmm_(grad_up, up.weight).addmm_(low, both)
+            grad_x = grad_x.view_as(x)
+        of_gate = None, None, gate_down, grad_gate.t() @ inner_gate
+        of_up = None, None, up_down, grad_up.t() @ inner_up
+        return grad_x, *of_gate, *of_up, *of_down
+
+
+def _three(matrices: Sequence[Any]) -> tuple[Adapted, Adapted, Adapted]:
+    return Adapted(*matrices[:4]), Adapted(*matrices[4:8]), Adapted(*matrices[8:])
 
 
 def make_lean(model: nn.Module) -> None:
@@ -174,6 +236,11 @@ def _gated_width(module: Any) -> int:
 
 
 def _gated(self: Any, x: Tensor) -> Tensor:
+    layers: tuple[HasAdapter | nn.Module, ...] = (self.gate_proj, self.up_proj, self.down_proj)
+    if torch.is_grad_enabled() and all(hasattr(layer, "adapted") for layer in layers):
+        gate, up, down = (cast(HasAdapter, layer).adapted(x.dtype) for layer in layers)
+        if gate and up and down:
+            return adapted_feed_forward(x, gate, up, down)
     return cast(Tensor, self.down_proj(silu_product(self.gate_proj(x), self.up_proj(x))))
 
 

@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from luthier.errors import ConfigError, ModelError
 from luthier.models import attention, head_kernels
+from luthier.models.blocks import narrow_last
 from luthier.models.devices import probe_devices
 from luthier.models.flat import FlatBatch, pack
 from luthier.models.head import Head, HeadLoss, head_loss, token_losses
@@ -52,15 +53,24 @@ class LanguageModel:
     head_kernel: HeadKernel | None = None
     """What computes the loss in training, once that is chosen."""
 
-    def hidden_states(self, batch: FlatBatch) -> Tensor:
-        """Final hidden states [T, H] of a flat batch."""
+    def predicting_states(self, batch: FlatBatch) -> Tensor:
+        """Final hidden states [S, H] of the tokens of a flat batch that predict its targets."""
+        return self._hidden_states(batch)[batch.index]
+
+    def _hidden_states(self, batch: FlatBatch) -> Tensor:
+        """Final hidden states [T, H]; those of tokens that predict nothing may be anything."""
         if self.padded_because:
             rows = unfold(batch)
             output = self.base.base_model(
                 input_ids=rows.input_ids, attention_mask=rows.mask, use_cache=False
             )
             return output.last_hidden_state.flatten(0, 1)[rows.places]  # type: ignore[no-any-return]
-        return self.run(batch.input_ids, batch.position_ids, flat_layout=batch.layout)
+        return self.run(
+            batch.input_ids,
+            batch.position_ids,
+            flat_layout=batch.layout,
+            predicting=batch.predicting,
+        )
 
     def run(self, input_ids: Tensor, position_ids: Tensor, **attention_state: object) -> Tensor:
         """Final hidden states [T, H]; attention_state reaches the flat attention function."""
@@ -102,7 +112,7 @@ class LanguageModel:
         shares = torch.ones(len(batch.targets), device=self.device) if weights is None else weights
 
         def compute() -> HeadLoss:
-            hidden = self.hidden_states(batch)[batch.index]
+            hidden = self.predicting_states(batch)
             return head_loss(hidden, self.head, batch.targets, shares)
 
         return self._within_root(compute)
@@ -111,7 +121,7 @@ class LanguageModel:
         """Sum of the losses of the batch's predictions, by the fastest kernel there is."""
 
         def compute() -> Tensor:
-            hidden = self.hidden_states(batch)[batch.index]
+            hidden = self.predicting_states(batch)
             if self.head_kernel is None:
                 self.head_kernel = head_kernels.choose(hidden, self.head, batch.targets)
             return self.head_kernel(hidden, self.head, batch.targets)
@@ -122,7 +132,7 @@ class LanguageModel:
         """Log-likelihood in nats of each sequence's supervised tokens [n], differentiable."""
 
         def compute() -> Tensor:
-            hidden = self.hidden_states(batch)[batch.index]
+            hidden = self.predicting_states(batch)
             losses = token_losses(hidden, self.head, batch.targets)
             sums = torch.zeros(batch.num_sequences, device=self.device, dtype=losses.dtype)
             return -sums.index_add(0, batch.owners, losses)
@@ -174,6 +184,7 @@ def load_model(
     silence_dropout(model)
     rows = _probe_rows()
     plain = _plain_hidden(loaded, rows)
+    narrow_last(model)
     if device.type == "cpu":  # on a GPU they pay once compiled
         make_lean(model)
     loaded.padded_because = _why_not_flat(loaded, rows, plain)
@@ -243,7 +254,7 @@ def _why_not_flat(model: LanguageModel, rows: list[list[int]], plain: Tensor) ->
     labels = [[-100] * (len(row) - 1) + row[-1:] for row in rows]
     batch = pack(rows, labels).to(model.device)
     try:
-        flat = model.hidden_states(batch)[batch.index]
+        flat = model.predicting_states(batch)
     except (ModelError, TypeError, RuntimeError) as error:
         return f"{kind} models cannot run without padding: {str(error).splitlines()[0]}"
     difference = _difference(flat, plain)
@@ -263,7 +274,7 @@ def _pad(model: LanguageModel, rows: list[list[int]], plain: Tensor, folder: Pat
     if model.base._can_set_attn_implementation():
         model.base.set_attn_implementation("sdpa" if is_fast else "eager")
     batch = pack(rows, [[-100] * (len(row) - 1) + row[-1:] for row in rows]).to(model.device)
-    difference = _difference(model.hidden_states(batch)[batch.index], plain)
+    difference = _difference(model.predicting_states(batch), plain)
     if not difference <= PROBE_TOLERANCE.get(plain.dtype, 0.1):
         raise ModelError(
             f"{model.padded_because}, and also with padding (by {difference:.2g})",

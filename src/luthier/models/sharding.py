@@ -16,7 +16,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from luthier.models.adapters import blocks_of
+from luthier.models.blocks import blocks_of
 from luthier.models.loading import LanguageModel
 from luthier.models.trained import restore_stored, trained_parameters
 
@@ -49,7 +49,7 @@ def shard(model: LanguageModel) -> None:
         )
     mesh = init_device_mesh(model.device.type, (dist.get_world_size(),))
     root = Root(model.base)
-    for module in (*blocks_of(model.base), root):
+    for module in (*blocks_of(model.base)[1], root):
         fully_shard(module, mesh=mesh, mp_policy=policy, ignored_params=kept)
     for module in root.modules():
         if isinstance(module, FSDPModule):
