@@ -6,9 +6,9 @@
 Every peer runs in an environment of its own, made from benchmarks/environments/. On each workload
 every setting of a peer is first tried once for a few steps; the fastest is "tuned". Then all take
 turns, each measurement a fresh process. A comparison is void where the ids or labels computed on
-differ, or a loss does. Timed is training alone, from the first batch to the last update. Each
-workload's results go to benchmarks/results/TASK-WORKLOAD.json; `python -m benchmarks.table` shows
-them.
+differ, or a loss does, from Luthier's as timed or in float32. Timed is training alone, from the
+first batch to the last update. Each workload's results go to benchmarks/results/TASK-WORKLOAD.json;
+`python -m benchmarks.table` shows them.
 """
 
 import argparse
@@ -100,11 +100,13 @@ class Bench:
                     said = f"{measured['seconds']:.1f} s" if "seconds" in measured else "failed"
                     print(f"{self.task} ({self.workload}) {repeat + 1}: {name}: {said}",
                           file=sys.stderr, flush=True)  # fmt: skip
+        # What a contender that computes in float32 should come to; not timed beside the others.
+        exact = self._fresh("luthier", {"dtype": "float32"}, job)
         return {
             "task": self.task, "workload": self.workload, "about": WORKLOADS[self.workload],
             "machine": _machine(), "batch_size": self.batch_size, "steps": self.steps,
             "variants": {name: variant for name, (_, variant) in contenders.items()},
-            "search": search, "runs": runs,
+            "search": search, "runs": runs, "luthier in float32": exact,
         }  # fmt: skip
 
     def _search(self, peer: str, folder: Path) -> dict[str, Measurement]:

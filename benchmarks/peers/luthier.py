@@ -50,7 +50,8 @@ def main() -> None:
 
 def run(job: Job) -> Trained:
     """Train by the loop that `luthier train` uses."""
-    dtype = precision("bfloat16" if probe_devices().has_bfloat16 else "float32")
+    fastest = "bfloat16" if probe_devices().has_bfloat16 else "float32"
+    dtype = precision(job.variant.get("dtype", fastest))
     loaded = load_model(Path(job.model), dtype=dtype, device=torch.device("cpu"))
     tuning = Full() if job.task == "full" else LoRA(rank=job.rank, alpha=job.alpha)
     make_trainable(loaded, tuning, seed=0)

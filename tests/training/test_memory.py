@@ -22,6 +22,7 @@ from luthier.training import (
     TrainingEvent,
     train,
 )
+from luthier.training.memory import kept_activations
 from luthier.training.objectives import Losses
 from luthier.training.optimizers import build_optimizer
 from tiny import write_model
@@ -218,3 +219,29 @@ def test_the_8_bit_optimizer_keeps_a_quarter(folder: Path) -> None:
         sizes[kind] = sum(t.nbytes for t in state if isinstance(t, Tensor))
     assert isinstance(build_optimizer([weight], "adamw", 0.0), AdamW)
     assert sizes["adamw-8bit"] < 0.27 * sizes["adamw"]
+
+
+def test_weights_are_not_offloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[torch.Size] = []
+
+    class Noting(torch.autograd.graph.save_on_cpu):
+        def __init__(self, *, pin_memory: bool) -> None:
+            super().__init__(pin_memory)
+            pack = self.pack_hook
+
+            def noted(x: Tensor) -> object:
+                moved.append(x.shape)
+                return pack(x)
+
+            self.pack_hook = noted
+
+    monkeypatch.setattr(torch.autograd.graph, "save_on_cpu", Noting)
+    frozen = torch.nn.Linear(5, 4).requires_grad_(False)
+    x = torch.randn(3, 5, requires_grad=True)
+    with kept_activations("offload"):
+        total = frozen(x.sin()).square().sum()
+    total.backward()
+    assert moved == [(3, 5), (3, 4)]  # what sin and square read, not the weight
+    expected = torch.autograd.grad(frozen(x.sin()).square().sum(), x)[0]
+    assert x.grad is not None
+    assert torch.equal(x.grad, expected)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from luthier.errors import ConfigError
 from luthier.models.loading import LanguageModel
@@ -57,10 +57,20 @@ def can_recompute(model: LanguageModel) -> bool:
 def kept_activations(activations: Activations) -> Iterator[None]:
     """Within, what the backward pass needs is kept where it is, or in the host's memory."""
     if activations == "offload":
-        with torch.autograd.graph.save_on_cpu(pin_memory=torch.cuda.is_available()):
+        host = torch.autograd.graph.save_on_cpu(pin_memory=torch.cuda.is_available())
+        with torch.autograd.graph.saved_tensors_hooks(
+            # Weights stay where they are anyway: copying them would free nothing.
+            lambda x: x if _is_weight(x) else host.pack_hook(x),
+            lambda kept: kept if isinstance(kept, Tensor) else host.unpack_hook(kept),
+        ):
             yield
     else:
         yield
+
+
+def _is_weight(x: Tensor) -> bool:
+    """Whether this is a weight, or a view of one such as its transpose."""
+    return isinstance(x, nn.Parameter) or isinstance(x._base, nn.Parameter)
 
 
 def reserve_moments(parameters: Iterable[nn.Parameter]) -> list[torch.Tensor]:

@@ -91,9 +91,8 @@ class Profiler:
             step()
             return
         if not self._steps:
-            with FlopCounterMode(display=False) as counter:
-                self._steps.append(step())
-            self._flops_per_token = counter.get_total_flops() / self._steps[0]["num_tokens"]
+            self._flops_per_token = count_flops(lambda: self._steps.append(step()))
+            self._flops_per_token /= self._steps[0]["num_tokens"]
             return
         if self._profile is None:
             activities = [ProfilerActivity.CPU]
@@ -130,6 +129,21 @@ class Profiler:
             self._flops_per_token * total["num_tokens"] / seconds,
             matrix_limit(device, dtype),
         )
+
+
+def count_flops(compute: Callable[[], Any]) -> int:
+    """Floating-point operations of the matrix products in what is computed."""
+    # torch's own formulas leave out products that are added in place.
+    with FlopCounterMode(
+        display=False, custom_mapping={torch.ops.aten.addmm_: _flops_added}
+    ) as counter:
+        compute()
+    return int(counter.get_total_flops())
+
+
+def _flops_added(total: list[int], a: list[int], b: list[int], **options: Any) -> int:
+    """Of total += a b, given their shapes."""
+    return 2 * a[0] * a[1] * b[1]
 
 
 def _own_times(profiled: profile, *, on_gpu: bool) -> Iterator[tuple[str, float]]:
