@@ -85,7 +85,7 @@ def _same(found: dict[str, Any], theirs: list[Measurement]) -> str:
 def _gap(a: Measurement, b: Measurement) -> float:
     """Largest difference of their losses, in steps and on held-out rows."""
     pairs = [*zip(a["losses"], b["losses"], strict=True), (a["held_out"], b["held_out"])]
-    return max(abs(x - y) for x, y in pairs)
+    return float(max(abs(x - y) for x, y in pairs))
 
 
 def _losses(found: dict[str, Any]) -> list[str]:
