@@ -197,6 +197,8 @@ def load_model(
 def compiled_lean(model: LanguageModel) -> Iterator[None]:
     """Within, norms and gated activations of this process are computed as compiled kernels.
 
+    Load no bfloat16 model meanwhile: kernels round elsewhere than transformers does, which over 30
+    blocks can be more than its probe allows (SmolLM2: 0.15 of the largest; in float32 1e-6).
     Raises ConfigError when they cannot be compiled here.
     """
     if not probe_devices().can_compile:
