@@ -1,6 +1,7 @@
 """Every scorer: perfect on the target, within bounds, never raising."""
 
 import json
+import math
 from typing import get_args
 
 import pytest
@@ -167,6 +168,33 @@ def test_loss_is_the_predictors_own_and_none_when_it_has_none() -> None:
     target = Message("assistant", "x")
     assert scorer.score(Prediction("row", "", True, 1, target_loss=0.25), target) == 0.25
     assert scorer.score(Prediction("row", "", True, 1), target) is None
+
+
+def preference(name: str, chosen: float | None, rejected: float | None) -> float | None:
+    (scorer,) = build_scorers(make_evaluation(name))
+    prediction = Prediction("row", "", True, 1, target_loss=chosen, rejected_loss=rejected)
+    return scorer.score(prediction, Message("assistant", "x"))
+
+
+def test_preferences_are_judged_by_the_likelihoods_of_both_answers() -> None:
+    assert preference("preference", 1.0, 1.2) == 1
+    assert preference("preference", 1.2, 1.0) == 0
+    assert preference("preference_probability", 1.0, 1.0) == 0.5
+    odds = math.exp(-1.0) / math.exp(-1.2)
+    assert preference("preference_probability", 1.0, 1.2) == pytest.approx(odds / (1 + odds))
+    for name in ("preference", "preference_probability"):
+        assert preference(name, 1.0, None) is None
+        assert preference(name, None, 1.0) is None
+
+
+@given(st.floats(0, 1e6), st.floats(0, 1e6))
+def test_two_answers_share_one_probability(one: float, other: float) -> None:
+    chosen = preference("preference_probability", one, other)
+    rejected = preference("preference_probability", other, one)
+    assert chosen is not None
+    assert rejected is not None
+    assert 0 <= chosen <= 1
+    assert chosen + rejected == pytest.approx(1)
 
 
 def test_an_answer_cut_at_the_limit_is_scored_as_it_stands() -> None:

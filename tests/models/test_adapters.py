@@ -1,6 +1,7 @@
 """What learns: ranks and targets, variants, some weights only, float32 masters, starting again."""
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -89,6 +90,29 @@ def test_each_rank_keeps_the_scale_of_alpha_over_rank(folder: Path) -> None:
     model, _ = learning(folder, lora(targets=["q_proj"], alpha=16, variants=["rslora"]))
     layer = next(m for m in model.network.modules() if isinstance(m, LeanLoraLinear))
     assert layer.scaling["default"] == 8.0  # 16 / sqrt(4)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize(("family", "target"), [("llama", "up_proj"), ("gpt2", "c_fc")])
+def test_a_young_adapter_counts_in_bfloat16(
+    tmp_path: Path, family: str, target: str, dropout: float
+) -> None:
+    """Whether it learns or answers, updates far below one step of bfloat16 are not lost."""
+    model = model_of(write_model(tmp_path, family), torch.bfloat16)
+    make_trainable(model, lora(targets=[target], dropout=dropout), seed=0)
+    model.network.eval()
+    layer = next(m for m in model.network.modules() if isinstance(m, LeanLoraLinear))
+    torch.manual_seed(0)
+    x = torch.randn(512, 32).bfloat16()
+    down, up = (cast(torch.Tensor, m["default"].weight) for m in (layer.lora_A, layer.lora_B))
+    with torch.no_grad():
+        before = layer(x).double()
+        up.copy_(torch.randn(up.shape) * 1e-4)
+        update = layer.scaling["default"] * x.double() @ down.double().t() @ up.double().t()
+        answers = layer(x).double()
+    for after in (answers, layer(x).detach().double()):
+        realised = ((after - before) * update).sum() / update.square().sum()
+        assert realised == pytest.approx(1, abs=0.1)
 
 
 def test_bad_targets_and_ranks_are_named(folder: Path) -> None:

@@ -76,6 +76,20 @@ def test_the_adapted_layer_equals_autograd(dtype: torch.dtype, has_bias: bool) -
     assert_same(found, plain, [x, down, up], 2 * PRECISIONS[dtype])
 
 
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_a_young_adapter_is_not_lost_in_the_rounding(has_bias: bool) -> None:
+    """Updates far below one step of bfloat16 come through as a whole, not as a quarter."""
+    torch.manual_seed(0)
+    x, weight = torch.randn(300, 64).bfloat16(), (torch.randn(256, 64) / 8).bfloat16()
+    bias = torch.randn(256).bfloat16() if has_bias else None
+    down, up = torch.randn(4, 64).div(8).bfloat16(), torch.randn(256, 4).mul(1e-4).bfloat16()
+    with_adapter = lean.adapted_linear(x, lean.Adapted(weight, bias, down, up)).double()
+    without = lean.adapted_linear(x, lean.Adapted(weight, bias, down, torch.zeros_like(up)))
+    update = (x @ down.t()).double() @ up.double().t()
+    realised = ((with_adapter - without.double()) * update).sum() / update.square().sum()
+    assert realised == pytest.approx(1, abs=0.1)
+
+
 @pytest.mark.usefixtures("compiled")
 def test_the_adapted_feed_forward_equals_autograd(dtype: torch.dtype) -> None:
     x = torch.randn(2, 7, 24).to(dtype).requires_grad_()

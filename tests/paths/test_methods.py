@@ -71,7 +71,7 @@ def test_every_method_goes_the_whole_path(folder: Path, data: str, method: str) 
     assert run.is_finished
     assert run.evaluation is not None
     assert run.verdict is not None
-    expected = {"pairs": "preference", "thumbs": "exact", "texts": "loss"}[data]
+    expected = {"pairs": "preference_probability", "thumbs": "exact", "texts": "loss"}[data]
     expected = "exact" if method == "kto" else expected
     assert run.evaluation.primary == expected
     assert run.report.is_file()

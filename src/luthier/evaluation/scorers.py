@@ -7,6 +7,7 @@ it stands. A new scorer is a function of answer and target, wrapped in a `TextSc
 in `SCORERS`.
 """
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -63,15 +64,17 @@ class LossScorer:
 
 @dataclass(frozen=True, slots=True)
 class PreferenceScorer:
-    """1 when the model finds the chosen answer likelier per token than the rejected one."""
+    """Judges by how much likelier the model finds the chosen answer than the rejected one."""
 
     metric: Metric
+    judge: Callable[[float], float]
+    """Of the difference of the answers' mean log-likelihoods, in nats per token."""
 
     def score(self, prediction: Prediction, target: Message) -> float | None:
-        """What the two losses say, or None when either is not known."""
+        """What the difference of the two losses says, or None when either is not known."""
         if prediction.target_loss is None or prediction.rejected_loss is None:
             return None
-        return float(prediction.target_loss < prediction.rejected_loss)
+        return self.judge(prediction.rejected_loss - prediction.target_loss)
 
 
 def judge_exact(answer: str, target: str) -> float:
@@ -124,6 +127,20 @@ def judge_rouge_l(answer: str, target: str) -> float:
     if answer.strip() == target.strip():
         return 1.0  # rouge_score gives 0 when there is no word
     return float(_ROUGE.score(target, answer)["rougeL"].fmeasure)
+
+
+def judge_likelier(margin: float) -> float:
+    """1 when the chosen answer is the likelier one, token for token."""
+    return float(margin > 0)
+
+
+def judge_probability(margin: float) -> float:
+    """The chosen answer's probability against the rejected one, each likely as its mean token.
+
+    Bradley and Terry's (1952) model with SimPO's length-normalised likelihoods (Meng et al. 2024)
+    as strengths. It moves where the order of the two answers does not change yet.
+    """
+    return 0.5 * (1 + math.tanh(margin / 2))  # the logistic function, without overflow
 
 
 class _Words:
@@ -179,8 +196,23 @@ SCORERS: Mapping[str, Callable[[Evaluation], Scorer]] = {
     "rouge_l": _always(
         TextScorer(Metric("rouge_l", "ROUGE-L", "number", True, "share"), judge_rouge_l)
     ),
+    "preference_probability": _always(
+        PreferenceScorer(
+            Metric(
+                "preference_probability",
+                "probability of the chosen answer",
+                "number",
+                True,
+                "share",
+            ),
+            judge_probability,
+        )
+    ),
     "preference": _always(
-        PreferenceScorer(Metric("preference", "chosen answer likelier", "pass_fail", True, "share"))
+        PreferenceScorer(
+            Metric("preference", "chosen answer likelier", "pass_fail", True, "share"),
+            judge_likelier,
+        )
     ),
     "loss": _always(LossScorer(Metric("loss", "loss", "number", False, "nats"))),
 }

@@ -36,7 +36,9 @@ def suggest_metrics(examples: Sequence[Example]) -> Suggestion:
         return Suggestion(("loss",), "raw text has no answers to compare")
     by_text = suggest_by_text([example.target.content for example in examples])
     if all(isinstance(example, Preference) for example in examples):
-        return Suggestion(("preference", *by_text.metrics), f"preferences; {by_text.reason}")
+        by_likelihood: tuple[MetricName, ...] = ("preference_probability", "preference")
+        metrics = (*by_likelihood, *by_text.metrics)
+        return Suggestion(metrics, f"preferences; {by_text.reason}")
     return by_text
 
 

@@ -36,6 +36,10 @@ class LeanLoraLinear(LoraLinear):
     _kept: tuple[Tensor, Tensor] | None = None
     _keeps = False
 
+    def __init__(self, base_layer: nn.Module, adapter_name: str, **settings: Any) -> None:
+        is_conv = isinstance(base_layer, Conv1D)
+        super().__init__(base_layer, adapter_name, is_target_conv_1d_layer=is_conv, **settings)
+
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         name = self._only()
         if name is None or kwargs:
@@ -43,17 +47,27 @@ class LeanLoraLinear(LoraLinear):
         if torch.is_grad_enabled() and (layer := self.adapted(x.dtype)) is not None:
             return adapted_linear(x, layer)
         down, up = self._matrices(name, x.dtype)
-        inner = functional.linear(self.lora_dropout[name](x), down)
-        return cast(Tensor, self.base_layer(x) + functional.linear(inner, up))
+        inner, plain = functional.linear(self.lora_dropout[name](x), down), self._plain()
+        if plain is None:
+            return cast(Tensor, self.base_layer(x) + functional.linear(inner, up))
+        output = Adapted(*plain, down, up).output(x.flatten(0, -2), inner.flatten(0, -2))
+        return output.view(*x.shape[:-1], -1)
 
     def adapted(self, dtype: torch.dtype) -> Adapted | None:
         """The matrices, if the layer is a plain frozen one with one adapter that drops nothing."""
-        name, base = self._only(), self.base_layer
-        if name is None or type(base) is not nn.Linear or base.weight.requires_grad:
+        name, plain = self._only(), self._plain()
+        if name is None or plain is None or plain[0].requires_grad:
             return None
         if not isinstance(self.lora_dropout[name], nn.Identity):
             return None
-        return Adapted(base.weight, base.bias, *self._matrices(name, dtype))
+        return Adapted(*plain, *self._matrices(name, dtype))
+
+    def _plain(self) -> tuple[Tensor, Tensor | None] | None:
+        """The layer's own weight [O, I] and bias; None when they are kept in 4 bits."""
+        base: Any = self.base_layer
+        if type(base) is Conv1D:
+            return base.weight.t(), base.bias
+        return (base.weight, base.bias) if type(base) is nn.Linear else None
 
     def _only(self) -> str | None:
         """The adapter that is added to the layer, if it is one of the plain kind."""
@@ -74,6 +88,12 @@ class LeanLoraLinear(LoraLinear):
     def keep_matrices(self, keeps: bool) -> None:
         """Convert the matrices once and keep them, or convert them at every call again."""
         self._keeps, self._kept = keeps, None
+
+
+LEAN_LAYERS: dict[type[nn.Module], type[nn.Module]] = dict.fromkeys(
+    (nn.Linear, Conv1D), LeanLoraLinear
+)
+"""For PEFT: kind of layer -> what it becomes with an adapter."""
 
 
 @contextmanager
@@ -122,7 +142,7 @@ def _attach(model: PreTrainedModel, lora: LoRA, seed: int) -> PeftModel:
         use_dora="dora" in lora.variants,
         fan_in_fan_out=any(isinstance(m, Conv1D) for m in model.modules()),
     )
-    config._register_custom_module({nn.Linear: LeanLoraLinear})
+    config._register_custom_module(LEAN_LAYERS)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # PEFT 0.21 asks transformers 5.23 for an attribute under its old name.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
@@ -237,7 +257,7 @@ def load_adapter(model: PreTrainedModel, folder: Path, *, is_trainable: bool = F
     try:
         config = LoraConfig.from_pretrained(str(folder))
         config.inference_mode = not is_trainable
-        config._register_custom_module({nn.Linear: LeanLoraLinear})
+        config._register_custom_module(LEAN_LAYERS)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
             return PeftModel.from_pretrained(

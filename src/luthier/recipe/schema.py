@@ -280,7 +280,8 @@ class Training(Section):
 
 
 MetricName = Literal[
-    "exact", "json", "fields", "regex", "chrf", "rouge_l", "preference", "loss"
+    "exact", "json", "fields", "regex", "chrf", "rouge_l", "preference_probability", "preference",
+    "loss",
 ]  # fmt: skip
 
 
