@@ -6,9 +6,9 @@
 Every peer runs in an environment of its own, made from benchmarks/environments/. On each workload
 every setting of a peer is first tried once for a few steps; the fastest is "tuned". Then all take
 turns, each measurement a fresh process. A comparison is void where the ids or labels computed on
-differ, or a loss does, from Luthier's as timed or in float32. Timed is training alone, from the
-first batch to the last update. Each workload's results go to benchmarks/results/TASK-WORKLOAD.json;
-`python -m benchmarks.table` shows them.
+differ, or a loss does, from Luthier's as timed, in float32, or rounding as is usual. Timed is
+training alone, from the first batch to the last update. Each workload's results go to
+benchmarks/results/TASK-WORKLOAD.json; `python -m benchmarks.table` shows them.
 """
 
 import argparse
@@ -30,6 +30,8 @@ TASK_WORKLOADS = {"lora": "abcd", "full": "bc", "dpo": "p"}
 LEARNING_RATE = {"lora": 1e-3, "full": 1e-4, "dpo": 1e-4}
 SEARCH_STEPS = 2
 """Steps of the trials that choose a peer's fastest setting."""
+REFERENCES = {"in float32": {"dtype": "float32"}, "rounding as usual": {"rounding": "usual"}}
+"""Luthier once more, computing as peers may."""
 
 Measurement = dict[str, Any]
 
@@ -100,13 +102,15 @@ class Bench:
                     said = f"{measured['seconds']:.1f} s" if "seconds" in measured else "failed"
                     print(f"{self.task} ({self.workload}) {repeat + 1}: {name}: {said}",
                           file=sys.stderr, flush=True)  # fmt: skip
-        # What a contender that computes in float32 should come to; not timed beside the others.
-        exact = self._fresh("luthier", {"dtype": "float32"}, job)
+        # What a contender should come to that rounds in another way; not timed beside the others.
+        references = {
+            name: self._fresh("luthier", variant, job) for name, variant in REFERENCES.items()
+        }
         return {
             "task": self.task, "workload": self.workload, "about": WORKLOADS[self.workload],
             "machine": _machine(), "batch_size": self.batch_size, "steps": self.steps,
             "variants": {name: variant for name, (_, variant) in contenders.items()},
-            "search": search, "runs": runs, "luthier in float32": exact,
+            "search": search, "runs": runs, "references": references,
         }  # fmt: skip
 
     def _search(self, peer: str, folder: Path) -> dict[str, Measurement]:

@@ -70,16 +70,16 @@ def _ratio(ours: list[Measurement], theirs: list[Measurement]) -> str:
 def _same(found: dict[str, Any], theirs: list[Measurement]) -> str:
     """Whether both computed on the same ids and labels, and came to the same losses.
 
-    Precision shows in losses: who computes in float32 may agree with Luthier in float32 instead.
+    Rounding shows in losses: a peer may agree with Luthier in float32, or rounding as is usual.
     """
     ours, b = found["runs"]["luthier"][0], theirs[0]
-    exact = found.get("luthier in float32", {})
     if ours["seen"] != b["seen"]:
         return "VOID: other ids or labels"
-    gap = _gap(ours, b)
-    if gap > TOLERANCE and "losses" in exact and _gap(exact, b) <= TOLERANCE:
-        return f"yes, as Luthier in float32 (within {_gap(exact, b):.3f})"
-    return f"{'yes' if gap <= TOLERANCE else 'VOID: losses differ'} (within {gap:.3f})"
+    for name, like in {"": ours, **found["references"]}.items():
+        gap = _gap(like, b)
+        if gap <= TOLERANCE:
+            return f"yes{name and f', as Luthier {name}'} (within {gap:.3f})"
+    return f"VOID: losses differ (by {_gap(ours, b):.3f})"
 
 
 def _gap(a: Measurement, b: Measurement) -> float:
@@ -91,8 +91,7 @@ def _gap(a: Measurement, b: Measurement) -> float:
 def _losses(found: dict[str, Any]) -> list[str]:
     lines = ["Losses of the first steps, then on held-out rows:", ""]
     measured = {name: runs[0] for name, runs in found["runs"].items()}
-    if "luthier in float32" in found:
-        measured["luthier in float32"] = found["luthier in float32"]
+    measured |= {f"luthier {name}": run for name, run in found["references"].items()}
     for name, run in measured.items():
         if "losses" in run:
             losses = " ".join(f"{loss:.3f}" for loss in run["losses"])

@@ -20,11 +20,13 @@ from benchmarks.measuring import (
 )
 from luthier.models import (
     FlatBatch,
+    lean,
     load_model,
     make_trainable,
     peak_memory,
     precision,
     probe_devices,
+    trained,
 )
 from luthier.recipe import DPO, Full, LoRA, Training
 from luthier.tokens import Encoded, EncodedPair
@@ -56,6 +58,8 @@ def run(job: Job) -> Trained:
     tuning = Full() if job.task == "full" else LoRA(rank=job.rank, alpha=job.alpha)
     make_trainable(loaded, tuning, seed=0)
     start_adapter(loaded.network)
+    if job.variant.get("rounding") == "usual":
+        _round_as_usual(Path(job.model))
     examples: list[Any] = [encoded(str(i), row) for i, row in enumerate(job.rows)]
     before = Clock()
     before.start()
@@ -85,6 +89,30 @@ def run(job: Job) -> Trained:
     train(loaded, objective, placed, _training(job), surroundings)
     loaded.base.set_attn_implementation("sdpa")
     return Trained(loaded.network, clock.seconds, losses, seen.steps, before.seconds)
+
+
+def _round_as_usual(model: Path) -> None:
+    """From now on, lose of small updates in bfloat16 what others lose.
+
+    An adapter's update is added to what is rounded already, as by PEFT; weights that learn start
+    from the stored values and are rounded to nearest, as by autocast.
+    """
+    stored = load_model(model, dtype=torch.float32, device=torch.device("cpu")).network
+    values = dict(stored.named_parameters())
+    begin = trained.TrainedWeights.__init__
+
+    def begin_stored(self: trained.TrainedWeights, network: torch.nn.Module) -> None:
+        begin(self, network)
+        for name in self.masters.keys() & values.keys():
+            self.masters[name].data.copy_(values[name])
+
+    def add_late(self: lean.Adapted, x: torch.Tensor, inner: torch.Tensor) -> torch.Tensor:
+        base = torch.nn.functional.linear(x, self.weight, self.bias)
+        return base.addmm_(inner, self.up.t())
+
+    trained.TrainedWeights.__init__ = begin_stored  # type: ignore[method-assign]
+    trained.round_evenly = torch.Tensor.bfloat16  # type: ignore[attr-defined, assignment]
+    lean.Adapted.output = add_late  # type: ignore[method-assign]
 
 
 def _noting(

@@ -19,7 +19,8 @@ from luthier.models import (
     save_model,
     trained_parameters,
 )
-from luthier.models.adapters import LeanLoraLinear
+from luthier.models.adapters import LeanLoraLinear, linear_layers
+from luthier.models.rounding import round_evenly
 from luthier.recipe import Embeddings, Full, LastLayers, LoRA, Tuning
 from tiny import write_model
 
@@ -174,7 +175,7 @@ def test_masters_gather_gradients_in_float32_and_round_back(folder: Path) -> Non
             master.add_(2.0)
     trained.round()
     for name, parameter in trained_parameters(model.network).items():
-        assert torch.equal(parameter, trained.masters[name].bfloat16())
+        assert torch.equal(parameter, round_evenly(trained.masters[name]))
 
 
 def test_an_adapter_goes_on_or_is_merged(folder: Path, tmp_path: Path) -> None:
@@ -192,6 +193,33 @@ def test_an_adapter_goes_on_or_is_merged(folder: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(states(merged), expected, rtol=1e-4, atol=1e-5)
     make_trainable(merged, lora(), seed=5)
     torch.testing.assert_close(states(merged), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_merged_update_is_not_lost_in_the_rounding(folder: Path, tmp_path: Path) -> None:
+    model = model_of(folder, torch.bfloat16)
+    make_trainable(model, lora(), seed=0)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in trained_parameters(model.network).items():
+            parameter.mul_(0 if "lora_A" in name else 1).add_(torch.randn(parameter.shape) * 2e-3)
+    save_adapter(model, tmp_path)
+    layers = [m for m in model.network.modules() if isinstance(m, LeanLoraLinear)]
+    update = torch.cat([m.get_delta_weight("default").flatten() for m in layers]).detach().double()
+    merged, plain = model_of(folder, torch.bfloat16), model_of(folder, torch.bfloat16)
+    merge_adapter(merged, tmp_path)
+    assert {p.dtype for p in merged.base.parameters()} == {torch.bfloat16}
+    after, before = (
+        torch.cat(
+            [
+                cast(torch.Tensor, m.weight).detach().flatten()
+                for m in linear_layers(of.base).values()
+            ]
+        )
+        for of in (merged, plain)
+    )
+    moved = after.double() - before.double()
+    realised = float((moved * update).sum() / update.square().sum())
+    assert realised == pytest.approx(1, abs=0.1)
 
 
 def test_a_whole_model_is_saved_with_its_tokenizer(folder: Path, tmp_path: Path) -> None:

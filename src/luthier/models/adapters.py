@@ -27,6 +27,7 @@ from luthier.errors import ModelError
 from luthier.models.blocks import blocks_of
 from luthier.models.lean import Adapted, adapted_linear
 from luthier.models.loading import LanguageModel
+from luthier.models.rounding import round_evenly
 from luthier.recipe import Embeddings, Full, LoRA, Tuning, settled
 
 
@@ -267,8 +268,23 @@ def load_adapter(model: PreTrainedModel, folder: Path, *, is_trainable: bool = F
         raise ModelError(f"holds no usable adapter: {error}", where=str(folder)) from error
 
 
+@torch.no_grad()
 def merge_adapter(model: LanguageModel, folder: Path) -> None:
     """Add a saved adapter's update to the weights, rounded once to their precision."""
-    model.base = load_adapter(model.base, folder).merge_and_unload()
+    network = load_adapter(model.base, folder)
+    for layer in network.modules():
+        if isinstance(layer, LoraLinear):
+            _merge(layer)
+    model.base = network.unload()
     model.network = model.base
     model.base.requires_grad_(False)
+
+
+def _merge(layer: LoraLinear) -> None:
+    base = layer.get_base_layer()
+    rounds = [p for p in base.parameters() if p.dtype == torch.bfloat16]
+    for weight in rounds:
+        weight.data = weight.data.float()
+    layer.merge()
+    for weight in rounds:
+        weight.data = round_evenly(weight.data)

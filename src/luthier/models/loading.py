@@ -48,8 +48,6 @@ class LanguageModel:
     """Why flat batches are computed as padded rows; empty where they are computed flat."""
     root: nn.Module | None = None
     """What a model spread over processes computes in; see `sharding`."""
-    stored: Path | None = None
-    """The folder it was loaded from."""
     head_kernel: HeadKernel | None = None
     """What computes the loss in training, once that is chosen."""
 
@@ -177,7 +175,7 @@ def load_model(
     model.requires_grad_(False)
     model.eval()
     keep_differentiable(model)
-    loaded = LanguageModel(model, model, device, stored=folder)
+    loaded = LanguageModel(model, model, device)
     _check_head(loaded, folder)
     if quantize == "none":
         model.to(device)  # type: ignore[arg-type] # transformers' decorator hides the signature

@@ -1,8 +1,8 @@
 """A model spread over processes: each keeps a part of every block, all compute the whole.
 
-Fully sharded data parallel (FSDP2, torch's `fully_shard`; Rajbhandari et al. 2020). Frozen weights
-are kept in the precision they compute in; weights that learn in float32, gathered in the model's
-precision, their gradients summed in float32. Adapters are small and stay whole on every process.
+Fully sharded data parallel (FSDP2, torch's `fully_shard`; Rajbhandari et al. 2020). Weights are
+kept and gathered in the precision they compute in, gradients summed in float32; float32 masters of
+what learns (`trained.py`) are spread like it. Adapters are small and stay whole on every process.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 
 from luthier.models.blocks import blocks_of
 from luthier.models.loading import LanguageModel
-from luthier.models.trained import restore_stored, trained_parameters
+from luthier.models.trained import trained_parameters
 
 
 class Root(nn.Module):
@@ -35,18 +35,9 @@ class Root(nn.Module):
 
 def shard(model: LanguageModel) -> None:
     """Spread a model whose trainable weights are chosen over the processes of the group."""
-    dtype = next(p.dtype for p in model.base.parameters() if p.is_floating_point())
-    if isinstance(model.network, PeftModel):
-        kept = {p for p in model.network.parameters() if p.requires_grad}
-        policy = MixedPrecisionPolicy(cast_forward_inputs=False)
-    else:
-        kept = set()
-        model.base.float()
-        if dtype == torch.bfloat16 and model.stored is not None:
-            restore_stored(trained_parameters(model.base), model.stored)
-        policy = MixedPrecisionPolicy(
-            param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
-        )
+    is_adapted = isinstance(model.network, PeftModel)
+    kept = {p for p in model.network.parameters() if p.requires_grad} if is_adapted else set()
+    policy = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
     mesh = init_device_mesh(model.device.type, (dist.get_world_size(),))
     root = Root(model.base)
     for module in (*blocks_of(model.base)[1], root):

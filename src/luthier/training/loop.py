@@ -149,7 +149,7 @@ class _Loop:
             settled(training.micro_batch_tokens),
             training.max_steps,
         )
-        self.trained = TrainedWeights(model.network, model.stored)
+        self.trained = TrainedWeights(model.network)
         self.parameters = self.trained.masters
         self.optimizer = build_optimizer(
             self.parameters.values(), training.optimizer, training.weight_decay
