@@ -78,7 +78,7 @@ def test_the_adapted_layer_equals_autograd(dtype: torch.dtype, has_bias: bool) -
 
 @pytest.mark.parametrize("has_bias", [False, True])
 def test_a_young_adapter_is_not_lost_in_the_rounding(has_bias: bool) -> None:
-    """Updates far below one step of bfloat16 come through as a whole, not as a quarter."""
+    """Updates far below one step of bfloat16 come through as a whole; added late, a tenth does."""
     torch.manual_seed(0)
     x, weight = torch.randn(300, 64).bfloat16(), (torch.randn(256, 64) / 8).bfloat16()
     bias = torch.randn(256).bfloat16() if has_bias else None

@@ -24,7 +24,7 @@ def test_what_lies_on_the_grid_stays(weights: torch.Tensor) -> None:
 def test_small_updates_come_through_as_a_whole(
     weights: torch.Tensor, size: float, fraction: float
 ) -> None:
-    """Rounded to nearest, 0 to 1 % of updates of 1e-6 come through, or 500 % from midway."""
+    """Rounded to nearest, updates of 1e-5 count a ninth on the grid, and nine times midway."""
     step = torch.nextafter(weights, torch.full_like(weights, torch.inf)).float() - weights.float()
     wide = weights.float() + fraction * step
     update = torch.randn(wide.shape, generator=torch.Generator().manual_seed(1)) * size

@@ -221,3 +221,4 @@ def test_a_profile_says_where_the_time_went(tmp_path: Path) -> None:
     assert 0 < profile["computed_share"] < 1.5
     assert re.search(r"profile of 5 steps: linears \d+%, attention", done.out)
     assert "tokens/s; of the tokens" in done.out
+    assert "Profiler" not in done.error, "the profiler keeps to itself"

@@ -33,7 +33,7 @@ class Adapted(NamedTuple):
 
     The adapter's part is there first and the layer's is summed on top, rounded once. Added to what
     is rounded already, most of a young adapter's update lies under half a step of bfloat16 and is
-    lost: a quarter of it came through, and training learnt more slowly for it.
+    lost, and training is the slower for it.
     """
 
     weight: Tensor

@@ -73,7 +73,7 @@ class Profiler:
 
     def __init__(self, report: Callable[[Profile], None]) -> None:
         self._report = report
-        os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # it tells of itself on standard error
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else it tells of itself on standard error
         self._steps: list[dict[str, float]] = []
         self._flops_per_token = 0.0
         self._profile: profile | None = None
