@@ -7,8 +7,8 @@ Every peer runs in an environment of its own, made from benchmarks/environments/
 every setting of a peer is first tried twice for a few steps; the fastest is "tuned". Then all take
 turns, each measurement a fresh process. A comparison is void where the ids or labels computed on
 differ, or a loss does, from Luthier's as timed, in float32, or rounding as is usual. Timed is
-training alone, from the first batch to the last update. Each workload's results go to
-benchmarks/results/TASK-WORKLOAD.json; `python -m benchmarks.table` shows them.
+training alone, from the first batch to the last update. Each workload's results go, after every
+repeat, to benchmarks/results/TASK-WORKLOAD.json; `python -m benchmarks.table` shows them.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +51,11 @@ def main() -> None:
             if not bench.has_rows:
                 print(f"{task} ({workload}) skipped: its rows are not there", file=sys.stderr)
                 continue
-            found = bench.compare(peers, arguments.repeats)
             RESULTS.mkdir(exist_ok=True)
             place = RESULTS / f"{task}-{workload}.json"
-            place.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-            print(f"written: {place}", file=sys.stderr, flush=True)
+            for found in bench.compare(peers, arguments.repeats):
+                place.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+                print(f"written: {place}", file=sys.stderr, flush=True)
 
 
 def _arguments() -> argparse.Namespace:
@@ -83,8 +84,8 @@ class Bench:
         self.batch_size = BATCH_SIZE[workload]
         self.has_rows = rows_of(workload, model, 1) is not None
 
-    def compare(self, peers: list[str], repeats: int) -> dict[str, Any]:
-        """Find each peer's fastest setting, then measure all in turns."""
+    def compare(self, peers: list[str], repeats: int) -> Iterator[dict[str, Any]]:
+        """Find each peer's fastest setting, then measure all in turns: what is known so far."""
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
             contenders: dict[str, tuple[str, dict[str, Any]]] = {"luthier": ("luthier", {})}
@@ -94,8 +95,12 @@ class Bench:
                 best = min(search[peer], key=lambda name: _seconds(search[peer][name]))
                 contenders[peer] = (peer, {})
                 contenders[f"{peer} tuned"] = (peer, self._variants(peer)[best])
-            runs: dict[str, list[Measurement]] = {name: [] for name in contenders}
             job = self._job(folder, self.steps)
+            # What a contender should come to that rounds otherwise; not timed beside the others.
+            references = {
+                name: self._fresh("luthier", variant, job) for name, variant in REFERENCES.items()
+            }
+            runs: dict[str, list[Measurement]] = {name: [] for name in contenders}
             for repeat in range(repeats):
                 for name, (peer, variant) in contenders.items():
                     measured = self._fresh(peer, variant, job)
@@ -103,16 +108,13 @@ class Bench:
                     said = f"{measured['seconds']:.1f} s" if "seconds" in measured else "failed"
                     print(f"{self.task} ({self.workload}) {repeat + 1}: {name}: {said}",
                           file=sys.stderr, flush=True)  # fmt: skip
-        # What a contender should come to that rounds in another way; not timed beside the others.
-        references = {
-            name: self._fresh("luthier", variant, job) for name, variant in REFERENCES.items()
-        }
-        return {
-            "task": self.task, "workload": self.workload, "about": WORKLOADS[self.workload],
-            "machine": _machine(), "batch_size": self.batch_size, "steps": self.steps,
-            "variants": {name: variant for name, (_, variant) in contenders.items()},
-            "search": search, "runs": runs, "references": references,
-        }  # fmt: skip
+                yield {
+                    "task": self.task, "workload": self.workload,
+                    "about": WORKLOADS[self.workload], "machine": _machine(),
+                    "batch_size": self.batch_size, "steps": self.steps,
+                    "variants": {name: variant for name, (_, variant) in contenders.items()},
+                    "search": search, "runs": runs, "references": references,
+                }  # fmt: skip
 
     def _search(self, peer: str, folder: Path) -> dict[str, Measurement]:
         """Each setting's better trial of two; they take turns, for a machine has slow minutes."""
