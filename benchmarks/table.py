@@ -106,7 +106,8 @@ def _settings(found: dict[str, Any]) -> str:
         if variant
     )
     repeats = len(found["runs"]["luthier"])
-    return f"{found['steps']} steps of {found['batch_size']}, {repeats} repeats in turns. {chosen}."
+    how = f"{found['steps']} steps of {found['batch_size']}, {repeats} repeats in turns."
+    return f"{how} {chosen}." if chosen else how
 
 
 if __name__ == "__main__":
