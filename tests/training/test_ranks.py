@@ -64,6 +64,7 @@ def trained(folder, place, method, tuning, stop_after):
     return losses, checks
 
 found = [trained(*case) for case in json.loads(sys.argv[1])]
+leave_ranks()
 if ranks.is_first:
     print(json.dumps(found))
 """

@@ -118,8 +118,13 @@ def _exchange_device() -> torch.device:
 
 
 def leave_ranks() -> None:
-    """Part from the other processes; this one goes on alone."""
+    """Part from the other processes; this one goes on alone, and may end."""
     if dist.is_initialized():
+        # A thread of gloo drops an exchange's tensors a moment after the exchange is done; Python
+        # tensors dropped while Python ends abort the process (pytorch#179291), and a sharded
+        # model's caches keep those threads alive. So the last exchanges carry none.
+        for _ in range(2):
+            dist.barrier()
         dist.destroy_process_group()
 
 
