@@ -20,6 +20,7 @@ from benchmarks.measuring import (
 )
 from luthier.models import (
     FlatBatch,
+    choose_device,
     lean,
     load_model,
     make_trainable,
@@ -54,7 +55,7 @@ def run(job: Job) -> Trained:
     """Train by the loop that `luthier train` uses."""
     fastest = "bfloat16" if probe_devices().has_bfloat16 else "float32"
     dtype = precision(job.variant.get("dtype", fastest))
-    loaded = load_model(Path(job.model), dtype=dtype, device=torch.device("cpu"))
+    loaded = load_model(Path(job.model), dtype=dtype, device=choose_device("cpu", job.threads))
     tuning = Full() if job.task == "full" else LoRA(rank=job.rank, alpha=job.alpha)
     make_trainable(loaded, tuning, seed=0)
     start_adapter(loaded.network)

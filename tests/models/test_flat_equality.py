@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from luthier.models import LanguageModel, load_model, make_trainable, pack
+from luthier.models import attention as attention_module
 from luthier.models import flat as flat_module
 from luthier.models import layout as layout_module
 from luthier.models.attention import FLAT, attend
@@ -235,3 +236,22 @@ def test_all_weights_learn_alike_flat_and_plain(family: str, tmp_path: Path) -> 
     for name, gradient in expected[1].items():
         scale = gradient.abs().max().item()
         torch.testing.assert_close(found[1][name], gradient, rtol=1e-4, atol=1e-5 * scale)
+
+
+def test_kept_probabilities_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kept or computed again, also where a batch has blocks of both kinds: equal bit for bit."""
+    torch.manual_seed(0)
+    layout = FlatLayout.of([40, 30, 250, 7], [-1, 0, -1, 0])
+    tokens = sum(layout.lengths)
+    shapes = (2, tokens, 3, 8), (2, tokens, 8), (2, tokens, 8)
+    query, key, value = (torch.randn(shape, requires_grad=True) for shape in shapes)
+    found = []
+    for kept in (0, 96, 10_000):
+        monkeypatch.setattr(attention_module, "KEPT", kept)
+        output = attend(query, key, value, layout, Scoring(0.3))
+        slopes = torch.autograd.grad(output.square().sum(), (query, key, value))
+        found.append([output, *slopes])
+    blocks = layout.blocks(2, 3, CPU)
+    assert {block.keys.shape[1] <= 96 for block in blocks} == {True, False}
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))

@@ -72,7 +72,7 @@ def test_the_adapted_layer_equals_autograd(dtype: torch.dtype, has_bias: bool) -
     low_down, low_up = down.to(dtype), (up * 2.0).to(dtype)
     plain = functional.linear(x, weight, bias) + functional.linear(x @ low_down.t(), low_up)
     layer = lean.Adapted(weight, bias, down.to(dtype), (up * 2.0).to(dtype))
-    found = lean.adapted_linear(x, layer)
+    found = lean.adapted_linears(x, layer)[0]
     assert_same(found, plain, [x, down, up], 2 * PRECISIONS[dtype])
 
 
@@ -83,8 +83,8 @@ def test_a_young_adapter_is_not_lost_in_the_rounding(has_bias: bool) -> None:
     x, weight = torch.randn(300, 64).bfloat16(), (torch.randn(256, 64) / 8).bfloat16()
     bias = torch.randn(256).bfloat16() if has_bias else None
     down, up = torch.randn(4, 64).div(8).bfloat16(), torch.randn(256, 4).mul(1e-4).bfloat16()
-    with_adapter = lean.adapted_linear(x, lean.Adapted(weight, bias, down, up)).double()
-    without = lean.adapted_linear(x, lean.Adapted(weight, bias, down, torch.zeros_like(up)))
+    with_adapter = lean.adapted_linears(x, lean.Adapted(weight, bias, down, up))[0].double()
+    without = lean.adapted_linears(x, lean.Adapted(weight, bias, down, torch.zeros_like(up)))[0]
     update = (x @ down.t()).double() @ up.double().t()
     realised = ((with_adapter - without.double()) * update).sum() / update.square().sum()
     assert realised == pytest.approx(1, abs=0.1)
@@ -120,7 +120,7 @@ def test_the_adapted_feed_forward_equals_autograd(dtype: torch.dtype) -> None:
 def test_the_adapted_layer_takes_inputs_without_gradient() -> None:
     down, up = torch.randn(4, 24, requires_grad=True), torch.randn(40, 4, requires_grad=True)
     layer = lean.Adapted(torch.randn(40, 24), None, down, up)
-    output = lean.adapted_linear(torch.randn(1, 7, 24), layer)
+    (output,) = lean.adapted_linears(torch.randn(1, 7, 24), layer)
     assert all(g.abs().sum() > 0 for g in gradients(output, [down, up]))
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from luthier.models.lean import Adapted, adapted_feed_forward, adapted_linear
+from luthier.models.lean import Adapted, adapted_feed_forward, adapted_linears
 from luthier.training.profiling import count_flops
 
 TOKENS, WIDTH, INNER, RANK = 7, 24, 40, 4
@@ -26,7 +26,9 @@ def products(*layers: tuple[int, int]) -> int:
 def test_products_that_are_added_in_place_are_counted() -> None:
     x = torch.randn(1, TOKENS, WIDTH, requires_grad=True)
     only = layer(WIDTH, INNER)
-    assert count_flops(lambda: adapted_linear(x, only).sum().backward()) == products((WIDTH, INNER))
+    assert count_flops(lambda: adapted_linears(x, only)[0].sum().backward()) == products(
+        (WIDTH, INNER)
+    )
 
 
 def test_a_feed_forward_counts_as_its_three_layers() -> None:

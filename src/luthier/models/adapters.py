@@ -25,7 +25,8 @@ from transformers.pytorch_utils import Conv1D
 
 from luthier.errors import ModelError
 from luthier.models.blocks import blocks_of
-from luthier.models.lean import Adapted, adapted_linear
+from luthier.models.joint import Joint, join_layers
+from luthier.models.lean import Adapted, adapted_linears
 from luthier.models.loading import LanguageModel
 from luthier.models.rounding import round_evenly
 from luthier.recipe import Embeddings, Full, LoRA, Tuning, settled
@@ -34,6 +35,8 @@ from luthier.recipe import Embeddings, Full, LoRA, Tuning, settled
 class LeanLoraLinear(LoraLinear):
     """PEFT's LoRA layer with the adapter's product computed in the input's dtype."""
 
+    joint: Joint | None = None
+    """Computes this layer with those that are given the same input."""
     _kept: tuple[Tensor, Tensor] | None = None
     _keeps = False
 
@@ -46,7 +49,8 @@ class LeanLoraLinear(LoraLinear):
         if name is None or kwargs:
             return super().forward(x, *args, **kwargs)
         if torch.is_grad_enabled() and (layer := self.adapted(x.dtype)) is not None:
-            return adapted_linear(x, layer)
+            output = self.joint.output(self, x) if self.joint else None
+            return adapted_linears(x, layer)[0] if output is None else output
         down, up = self._matrices(name, x.dtype)
         inner, plain = functional.linear(self.lora_dropout[name](x), down), self._plain()
         if plain is None:
@@ -148,7 +152,9 @@ def _attach(model: PreTrainedModel, lora: LoRA, seed: int) -> PeftModel:
         # PEFT 0.21 asks transformers 5.23 for an attribute under its old name.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         torch.manual_seed(seed)
-        return get_peft_model(model, config, autocast_adapter_dtype=True)
+        network = get_peft_model(model, config, autocast_adapter_dtype=True)
+    join_layers(network, LeanLoraLinear)
+    return cast(PeftModel, network)
 
 
 def linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
@@ -261,11 +267,13 @@ def load_adapter(model: PreTrainedModel, folder: Path, *, is_trainable: bool = F
         config._register_custom_module(LEAN_LAYERS)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-            return PeftModel.from_pretrained(
+            network = PeftModel.from_pretrained(
                 model, str(folder), config=config, is_trainable=is_trainable
             )
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"holds no usable adapter: {error}", where=str(folder)) from error
+    join_layers(network, LeanLoraLinear)
+    return network
 
 
 @torch.no_grad()

@@ -20,6 +20,10 @@ from luthier.models.layout import Block, FlatLayout, Scoring
 FLAT = "luthier_flat"
 """Name of the implementation in transformers' attention registry."""
 
+KEPT = 192
+"""Keys of a block up to which its probabilities are kept for the backward pass: so much memory a
+token at most. Of more keys they are computed again."""
+
 
 def attend(
     query: Tensor, key: Tensor, value: Tensor, layout: FlatLayout, scoring: Scoring
@@ -27,7 +31,7 @@ def attend(
     """Attention of a flat batch.
 
     query [K, T, G, D], key and value [K, T, D] -> [K, T, G, D], in the query's dtype; softmax in
-    float32. Probabilities are recomputed in the backward pass, never stored.
+    float32.
     """
     mixed: Tensor = _FlatAttention.apply(query, key, value, layout, scoring)  # type: ignore[no-untyped-call]
     return mixed
@@ -71,22 +75,25 @@ class _FlatAttention(torch.autograd.Function):
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: FlatLayout,
                 scoring: Scoring) -> Tensor:  # fmt: skip
         num_heads, _, groups, _ = query.shape
-        output = _with_one_more(query)
+        output, kept = _with_one_more(query), []
         for block in layout.blocks(num_heads, groups, query.device):
             keys = block.keys_within(scoring.window)
             shares, _ = _shares(
                 _taken(query, block.rows), _taken(key, keys), block, groups, scoring
             )
+            if _is_kept(keys, scoring):
+                kept.append(shares)
             mixed = torch.bmm(shares, _taken(value, keys))
             _put(output, block.places, mixed)
-        ctx.save_for_backward(query, key, value)
+        ctx.save_for_backward(query, key, value, *kept)
         ctx.layout, ctx.scoring = layout, scoring
         return output[:, :-1]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value = ctx.saved_tensors
+        query, key, value, *kept = ctx.saved_tensors
         scoring: Scoring = ctx.scoring
+        next_kept = iter(kept)
         num_heads, _, groups, _ = query.shape
         grad_query = _with_one_more(query)
         # A shared prefix collects the gradients of all its continuations: float32 keeps them exact.
@@ -95,7 +102,10 @@ class _FlatAttention(torch.autograd.Function):
         for block in ctx.layout.blocks(num_heads, groups, query.device):
             keys = block.keys_within(scoring.window)
             rows, seen = _taken(query, block.rows), _taken(key, keys)
-            shares, slope = _shares(rows, seen, block, groups, scoring)
+            if _is_kept(keys, scoring):
+                shares, slope = next(next_kept), None
+            else:
+                shares, slope = _shares(rows, seen, block, groups, scoring)
             grad = gradients[0].index_select(1, block.rows.flatten())
             grad.index_fill_(1, block.padding, 0)
             grad = grad.view_as(rows)
@@ -108,6 +118,11 @@ class _FlatAttention(torch.autograd.Function):
             _add(grad_key, keys, torch.bmm(grad_scores.transpose(1, 2), rows))
         grad_key.mul_(scoring.scale)
         return grad_query[:, :-1], grad_key.to(key.dtype), grad_value.to(value.dtype), None, None
+
+
+def _is_kept(keys: Tensor, scoring: Scoring) -> bool:
+    """Whether the probabilities of a block with keys [B, S] stay for the backward pass."""
+    return scoring.cap is None and keys.shape[1] <= KEPT
 
 
 def _with_one_more(x: Tensor) -> Tensor:

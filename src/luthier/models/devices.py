@@ -1,5 +1,6 @@
 """What this machine computes on, and how much memory that has taken."""
 
+import ctypes
 import os
 import platform
 import resource
@@ -16,6 +17,10 @@ from luthier.errors import ConfigError
 
 CPU_BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16", "svebf16"})
 """Names in /proc/cpuinfo of instructions that multiply bfloat16 matrices (x86 and Arm)."""
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Parameters of glibc's mallopt, from malloc.h."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +61,12 @@ def _has_compiler() -> bool:
 
 
 def choose_device(name: str, threads: int) -> torch.device:
-    """The torch device of a resolved recipe; sets the number of CPU threads.
+    """The torch device of a resolved recipe; sets the number of CPU threads, and keeps memory.
 
     Raises ConfigError when a GPU is asked for and none is there.
     """
     torch.set_num_threads(threads)
+    keep_freed_memory()
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
             "no CUDA device can be used",
@@ -69,6 +75,23 @@ def choose_device(name: str, threads: int) -> torch.device:
             advice="run luthier doctor to see why",
         )
     return torch.device(name)
+
+
+KEPT_BLOCK = 2**30
+"""Bytes of a block of memory that is given back to the system when it is freed."""
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory it frees, for what it takes next; glibc only.
+
+    Every step takes and frees the same blocks. By default glibc hands the larger ones back, and
+    gets them again page by page, zeroed by the system: some percent of a step's time.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    library = ctypes.CDLL(None)
+    library.mallopt(M_MMAP_THRESHOLD, KEPT_BLOCK)
+    library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def precision(name: str) -> torch.dtype:

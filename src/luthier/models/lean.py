@@ -51,9 +51,10 @@ class Adapted(NamedTuple):
         return update if self.bias is None else update.add_(self.bias)
 
 
-def adapted_linear(x: Tensor, layer: Adapted) -> Tensor:
-    """The layer's output for x [..., I]."""
-    return cast(Tensor, _AdaptedLinear.apply(x, *layer))  # type: ignore[no-untyped-call]
+def adapted_linears(x: Tensor, *layers: Adapted) -> tuple[Tensor, ...]:
+    """The output of each layer for the same x [..., I]; their adapters share one product with x."""
+    matrices = [matrix for layer in layers for matrix in layer]
+    return cast(tuple[Tensor, ...], _AdaptedLinears.apply(x, *matrices))  # type: ignore[no-untyped-call]
 
 
 def adapted_feed_forward(x: Tensor, gate: Adapted, up: Adapted, down: Adapted) -> Tensor:
@@ -141,61 +142,79 @@ def _run(function: Callable[..., Any], *arguments: Any) -> Any:
     return _compiled.get(function, function)(*arguments)
 
 
-class _AdaptedLinear(torch.autograd.Function):
+class _AdaptedLinears(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, *matrices: Any) -> Tensor:
-        layer, flat = Adapted(*matrices), x.flatten(0, -2)
-        inner = flat @ layer.down.t()
-        ctx.save_for_backward(x, inner, *layer)
-        return layer.output(flat, inner).view(*x.shape[:-1], -1)
+    def forward(ctx: Any, x: Tensor, *matrices: Any) -> tuple[Tensor, ...]:
+        layers, flat = _layers(matrices), x.flatten(0, -2)
+        inners = _inners(flat, layers)
+        ctx.save_for_backward(x, *inners, *matrices)
+        outputs = [layer.output(flat, inner) for layer, inner in zip(layers, inners, strict=True)]
+        return tuple(output.view(*x.shape[:-1], -1) for output in outputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, inner, *matrices = ctx.saved_tensors
-        layer, grad = Adapted(*matrices), gradients[0].flatten(0, -2)
-        grad_inner = grad @ layer.up
-        grad_x = None
-        if ctx.needs_input_grad[0]:
-            grad_x = (grad_inner @ layer.down).addmm_(grad, layer.weight).view_as(x)
-        return grad_x, None, None, grad_inner.t() @ x.flatten(0, -2), grad.t() @ inner
+        x, *saved = ctx.saved_tensors
+        inners, layers = saved[: len(gradients)], _layers(saved[len(gradients) :])
+        flat, grads = x.flatten(0, -2), [gradient.flatten(0, -2) for gradient in gradients]
+        grad_x, learnt = _backward(flat, layers, inners, grads, ctx.needs_input_grad[0])
+        return None if grad_x is None else grad_x.view_as(x), *learnt
 
 
 class _AdaptedFeedForward(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *matrices: Any) -> Tensor:
-        gate, up, down = _three(matrices)
+        gate, up, down = _layers(matrices)
         flat = x.flatten(0, -2)
-        inner = flat @ torch.cat((gate.down, up.down)).t()
-        inner_gate, inner_up = inner.split((len(gate.down), len(up.down)), dim=1)
+        inner_gate, inner_up = _inners(flat, (gate, up))
         opening, lifted = gate.output(flat, inner_gate), up.output(flat, inner_up)
         product = _run(_gated_forward, opening, lifted)
-        inner_down = product @ down.down.t()
+        (inner_down,) = _inners(product, (down,))
         ctx.save_for_backward(x, inner_gate, inner_up, inner_down, opening, lifted, *matrices)
         return down.output(product, inner_down).view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, inner_gate, inner_up, inner_down, opening, lifted, *matrices = ctx.saved_tensors
-        gate, up, down = _three(matrices)
+        gate, up, down = _layers(matrices)
         flat, grad = x.flatten(0, -2), gradients[0].flatten(0, -2)
         low = grad @ down.up
         grad_product = (low @ down.down).addmm_(grad, down.weight)
         grad_gate, grad_up, product = _run(_gated_backward, grad_product, opening, lifted)
         of_down = None, None, low.t() @ product, grad.t() @ inner_down
-        low = torch.cat((grad_gate @ gate.up, grad_up @ up.up), dim=1)
-        both = torch.cat((gate.down, up.down))
-        gate_down, up_down = (low.t() @ flat).split((len(gate.down), len(up.down)))
-        grad_x = None
-        if ctx.needs_input_grad[0]:
-            grad_x = (low @ both).addmm_(grad_gate, gate.weight).addmm_(grad_up, up.weight)
-            grad_x = grad_x.view_as(x)
-        of_gate = None, None, gate_down, grad_gate.t() @ inner_gate
-        of_up = None, None, up_down, grad_up.t() @ inner_up
-        return grad_x, *of_gate, *of_up, *of_down
+        inners, grads = (inner_gate, inner_up), (grad_gate, grad_up)
+        grad_x, learnt = _backward(flat, (gate, up), inners, grads, ctx.needs_input_grad[0])
+        return None if grad_x is None else grad_x.view_as(x), *learnt, *of_down
 
 
-def _three(matrices: Sequence[Any]) -> tuple[Adapted, Adapted, Adapted]:
-    return Adapted(*matrices[:4]), Adapted(*matrices[4:8]), Adapted(*matrices[8:])
+def _layers(matrices: Sequence[Any]) -> list[Adapted]:
+    width = len(Adapted._fields)
+    return [Adapted(*matrices[i : i + width]) for i in range(0, len(matrices), width)]
+
+
+def _inners(x: Tensor, layers: Sequence[Adapted]) -> tuple[Tensor, ...]:
+    """x A^T of each layer, for x [T, I]."""
+    downs = [layer.down for layer in layers]
+    inner = x @ torch.cat(downs).t()
+    return tuple(inner.split([len(down) for down in downs], dim=1))
+
+
+def _backward(
+    x: Tensor, layers: Sequence[Adapted], inners: Sequence[Tensor], grads: Sequence[Tensor],
+    needs_x: bool,
+) -> tuple[Tensor | None, list[Tensor | None]]:  # fmt: skip
+    """Gradients of x [T, I], if it needs one, and of every layer's matrices in order."""
+    low = torch.cat([grad @ layer.up for grad, layer in zip(grads, layers, strict=True)], dim=1)
+    downs = [layer.down for layer in layers]
+    of_downs = (low.t() @ x).split([len(down) for down in downs])
+    learnt: list[Tensor | None] = []
+    for grad, inner, of_down in zip(grads, inners, of_downs, strict=True):
+        learnt += [None, None, of_down, grad.t() @ inner]
+    if not needs_x:
+        return None, learnt
+    grad_x = low @ torch.cat(downs)
+    for grad, layer in zip(grads, layers, strict=True):
+        grad_x.addmm_(grad, layer.weight)
+    return grad_x, learnt
 
 
 def make_lean(model: nn.Module) -> None:
