@@ -1,7 +1,7 @@
 """Train beside peers: same rows, masks, order, steps and start; speed and memory.
 
     python -m benchmarks.run [lora full dpo] [--workloads a b c d] [--peers trl trainer ...]
-                             [--repeats 5] [--steps 10] [--environments FOLDER]
+                             [--repeats 5] [--steps 10] [--resume] [--environments FOLDER]
 
 Every peer runs in an environment of its own, made from benchmarks/environments/. On each workload
 every setting of a peer is first tried twice for a few steps; the fastest is "tuned". Then all take
@@ -9,6 +9,7 @@ turns, each measurement a fresh process. A comparison is void where the ids or l
 differ, or a loss does, from Luthier's as timed, in float32, or rounding as is usual. Timed is
 training alone, from the first batch to the last update. Each workload's results go, after every
 repeat, to benchmarks/results/TASK-WORKLOAD.json; `python -m benchmarks.table` shows them.
+`--resume` goes on with an interrupted comparison of the same code on the same machine.
 """
 
 import argparse
@@ -53,7 +54,8 @@ def main() -> None:
                 continue
             RESULTS.mkdir(exist_ok=True)
             place = RESULTS / f"{task}-{workload}.json"
-            for found in bench.compare(peers, arguments.repeats):
+            begun = bench.begun(place) if arguments.resume else bench.begin(peers)
+            for found in bench.compare(begun, arguments.repeats):
                 place.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
                 print(f"written: {place}", file=sys.stderr, flush=True)
 
@@ -65,6 +67,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--peers", nargs="*")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--resume", action="store_true")
     parser.add_argument("--environments", default=str(ROOT / ".benchmarks"))
     arguments = parser.parse_args()
     unknown = set(arguments.tasks) - set(PEERS)
@@ -84,37 +87,51 @@ class Bench:
         self.batch_size = BATCH_SIZE[workload]
         self.has_rows = rows_of(workload, model, 1) is not None
 
-    def compare(self, peers: list[str], repeats: int) -> Iterator[dict[str, Any]]:
-        """Find each peer's fastest setting, then measure all in turns: what is known so far."""
-        with tempfile.TemporaryDirectory() as place:
-            folder = Path(place)
-            contenders: dict[str, tuple[str, dict[str, Any]]] = {"luthier": ("luthier", {})}
-            search: dict[str, dict[str, Measurement]] = {}
+    def begin(self, peers: list[str]) -> dict[str, Any]:
+        """A comparison without repeats yet: each peer's fastest setting, and the references."""
+        variants: dict[str, dict[str, Any]] = {"luthier": {}}
+        search: dict[str, dict[str, Measurement]] = {}
+        with tempfile.TemporaryDirectory() as folder:
             for peer in peers:
-                search[peer] = self._search(peer, folder)
+                search[peer] = self._search(peer, Path(folder))
                 best = min(search[peer], key=lambda name: _seconds(search[peer][name]))
-                contenders[peer] = (peer, {})
-                contenders[f"{peer} tuned"] = (peer, self._variants(peer)[best])
-            job = self._job(folder, self.steps)
+                variants |= {peer: {}, f"{peer} tuned": self._variants(peer)[best]}
+            job = self._job(Path(folder), self.steps)
             # What a contender should come to that rounds otherwise; not timed beside the others.
             references = {
                 name: self._fresh("luthier", variant, job) for name, variant in REFERENCES.items()
             }
-            runs: dict[str, list[Measurement]] = {name: [] for name in contenders}
-            for repeat in range(repeats):
-                for name, (peer, variant) in contenders.items():
-                    measured = self._fresh(peer, variant, job)
+        return {
+            "task": self.task, "workload": self.workload, "about": WORKLOADS[self.workload],
+            "machine": _machine(), "batch_size": self.batch_size, "steps": self.steps,
+            "variants": variants, "search": search, "runs": {name: [] for name in variants},
+            "references": references,
+        }  # fmt: skip
+
+    def begun(self, place: Path) -> dict[str, Any]:
+        """An interrupted comparison; SystemExit when it was another's: its numbers do not mix."""
+        if not place.is_file():
+            raise SystemExit(f"{place} is not there: nothing to resume; leave --resume out")
+        found: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
+        now = {"machine": _machine(), "batch_size": self.batch_size, "steps": self.steps}
+        other = [name for name, value in now.items() if found[name] != value]
+        if other:
+            raise SystemExit(f"{place} has another {', '.join(other)}: measure anew")
+        return found
+
+    def compare(self, found: dict[str, Any], repeats: int) -> Iterator[dict[str, Any]]:
+        """Measure all in turns until there are so many repeats: what is known after each."""
+        runs: dict[str, list[Measurement]] = found["runs"]
+        with tempfile.TemporaryDirectory() as folder:
+            job = self._job(Path(folder), self.steps)
+            for repeat in range(len(runs["luthier"]), repeats):
+                for name, variant in found["variants"].items():
+                    measured = self._fresh(name.removesuffix(" tuned"), variant, job)
                     runs[name].append(measured)
                     said = f"{measured['seconds']:.1f} s" if "seconds" in measured else "failed"
                     print(f"{self.task} ({self.workload}) {repeat + 1}: {name}: {said}",
                           file=sys.stderr, flush=True)  # fmt: skip
-                yield {
-                    "task": self.task, "workload": self.workload,
-                    "about": WORKLOADS[self.workload], "machine": _machine(),
-                    "batch_size": self.batch_size, "steps": self.steps,
-                    "variants": {name: variant for name, (_, variant) in contenders.items()},
-                    "search": search, "runs": runs, "references": references,
-                }  # fmt: skip
+                yield found
 
     def _search(self, peer: str, folder: Path) -> dict[str, Measurement]:
         """Each setting's better trial of two; they take turns, for a machine has slow minutes."""

@@ -48,9 +48,11 @@ class LeanLoraLinear(LoraLinear):
         name = self._only()
         if name is None or kwargs:
             return super().forward(x, *args, **kwargs)
-        if torch.is_grad_enabled() and (layer := self.adapted(x.dtype)) is not None:
-            output = self.joint.output(self, x) if self.joint else None
-            return adapted_linears(x, layer)[0] if output is None else output
+        if torch.is_grad_enabled():
+            if self.joint and (output := self.joint.output(self, x)) is not None:
+                return output
+            if layer := self.adapted(x.dtype):
+                return adapted_linears(x, layer)[0]
         down, up = self._matrices(name, x.dtype)
         inner, plain = functional.linear(self.lora_dropout[name](x), down), self._plain()
         if plain is None:

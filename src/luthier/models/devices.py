@@ -78,7 +78,7 @@ def choose_device(name: str, threads: int) -> torch.device:
 
 
 KEPT_BLOCK = 2**30
-"""Bytes of a block of memory that is given back to the system when it is freed."""
+"""Bytes from which a freed block of memory is given back to the system."""
 
 
 def keep_freed_memory() -> None:
