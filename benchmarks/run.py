@@ -4,20 +4,24 @@
                              [--repeats 5] [--steps 10] [--resume] [--environments FOLDER]
 
 Every peer runs in an environment of its own, made from benchmarks/environments/. On each workload
-every setting of a peer is first tried twice for a few steps; the fastest is "tuned". Then all take
-turns, each measurement a fresh process. A comparison is void where the ids or labels computed on
-differ, or a loss does, from Luthier's as timed, in float32, or rounding as is usual. Timed is
-training alone, from the first batch to the last update. Each workload's results go, after every
-repeat, to benchmarks/results/TASK-WORKLOAD.json; `python -m benchmarks.table` shows them.
+every setting of a peer (`variants` in benchmarks/peers) is first tried twice for a few steps; the
+fastest is "tuned". Tuned peers keep the memory they free, as Luthier does; torch.compile is not
+tried, for ten steps never earn it back on a CPU. Then all take turns, each measurement a fresh
+process. A comparison is void where the ids or labels computed on differ, or a loss does, from
+Luthier's as timed, in float32, or rounding as is usual. Timed is training alone, from the first
+batch to the last update; what the model at the start thinks of DPO's answers is timed apart. Each
+workload's results go, after every repeat, to benchmarks/results/TASK-WORKLOAD.json;
+`python -m benchmarks.table` shows them.
 `--resume` goes on with an interrupted comparison of the same code on the same machine.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +37,8 @@ LEARNING_RATE = {"lora": 1e-3, "full": 1e-4, "dpo": 1e-4}
 SEARCH_STEPS = 2
 SEARCH_ROUNDS = 2
 """Steps and rounds of the trials that choose a peer's fastest setting."""
+KEEPS_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
+"""glibc's settings that Luthier makes for itself."""
 REFERENCES = {"in float32": {"dtype": "float32"}, "rounding as usual": {"rounding": "usual"}}
 """Luthier once more, computing as peers may."""
 
@@ -170,17 +176,20 @@ class Bench:
         """One measurement in a process of its own; {"failed": its last words} when it fails."""
         place = Path(job["folder"]) / "job.json"
         place.write_text(json.dumps({**job, "variant": variant}), encoding="utf-8")
-        done = self._in_environment(peer, ["-m", f"benchmarks.peers.{peer}", str(place)])
+        settings = KEEPS_MEMORY if variant else {}
+        done = self._in_environment(peer, ["-m", f"benchmarks.peers.{peer}", str(place)], settings)
         if done.returncode:
             return {"failed": done.stderr[-1500:]}
         measured: Measurement = json.loads(done.stdout.splitlines()[-1])
         return measured
 
-    def _in_environment(self, peer: str, command: list[str]) -> subprocess.CompletedProcess[str]:
+    def _in_environment(
+        self, peer: str, command: list[str], settings: Mapping[str, str] = {}
+    ) -> subprocess.CompletedProcess[str]:
         python = python_of(ENVIRONMENT.get(peer, peer), self.environments)
         return subprocess.run(
             [str(python), "-W", "ignore", *command],
-            cwd=ROOT, capture_output=True, text=True, check=False,
+            cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, **settings},
         )  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 """What is trained on, as ids and labels, tokenised once for every contender.
 
 (a) does not flatter us: short rows of like length, everything learnt. (d) is what packing makes:
-blocks without padding, everything learnt.
+blocks without padding, everything learnt. All but (a) need rows that are not part of this project;
+examples/synopsis/README.md says how they are laid out.
 """
 
 import json
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-DATA = ROOT.parent / "shared" / "data"
+DATA = Path(os.environ.get("LUTHIER_BENCHMARK_DATA", ROOT / "examples" / "synopsis" / "rows"))
 WORKLOADS = {
     "a": "short rows, everything learnt",
     "b": "long prompt, short answer",
@@ -36,8 +37,8 @@ def model_folder() -> Path:
 def rows_of(workload: str, model: Path, steps: int) -> dict[str, Any] | None:
     """Rows in the order of visiting, held-out rows, and places; None when the data is not there."""
     file = {"a": ROOT / "examples" / "smart-home" / "train.jsonl",
-            "p": DATA / "deb-synopsis-pref" / "train.jsonl",
-            }.get(workload, DATA / "deb-synopsis" / "train.jsonl")  # fmt: skip
+            "p": DATA / "pairs.jsonl",
+            }.get(workload, DATA / "train.jsonl")  # fmt: skip
     if not file.is_file():
         return None
     found = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]

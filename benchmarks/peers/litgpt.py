@@ -20,8 +20,12 @@ NAME = "SmolLM2-135M-Instruct"
 
 
 def variants(task: str, batch_size: int) -> dict[str, dict[str, Any]]:
-    """Settings tried; the fastest is "tuned". Its default on a CPU is 32-true."""
-    return {precision: {"precision": precision} for precision in ("32-true", "bf16-mixed")}
+    """Settings tried; the fastest is "tuned". Its default is bf16-mixed.
+
+    Its default of one row at once is not among them: litgpt takes the mean of each part's mean
+    loss, which is another loss where answers differ in length.
+    """
+    return {precision: {"precision": precision} for precision in ("bf16-mixed", "32-true")}
 
 
 def main() -> None:
@@ -33,7 +37,7 @@ def main() -> None:
 def _train(job: Job) -> Trained:
     place = _converted(Path(job.model), Path(job.folder) / "litgpt")
     fabric = lightning.Fabric(
-        accelerator="cpu", devices=1, precision=job.variant.get("precision", "32-true")
+        accelerator="cpu", devices=1, precision=job.variant.get("precision", "bf16-mixed")
     )
     with fabric.init_module(empty_init=False):
         network = GPT(Config.from_file(place / "model_config.yaml"))

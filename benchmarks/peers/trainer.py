@@ -8,6 +8,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     DataCollatorForSeq2Seq,
+    DataCollatorWithFlattening,
     Trainer,
     TrainingArguments,
 )
@@ -16,17 +17,22 @@ from benchmarks.measuring import Job, Trained, read_job, report
 from benchmarks.peers.trainers import Watch, shared_settings
 
 BF16 = {"dtype": "bfloat16"}
+AUTOCAST = {"dtype": "float32", "bf16": True}
 
 
 def variants(task: str, batch_size: int) -> dict[str, dict[str, Any]]:
-    """Settings tried; the fastest is "tuned". As shipped it computes in the model file's type."""
+    """Settings tried; the fastest is "tuned". As shipped it computes in float32."""
     ones = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": batch_size}
+    halves = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": batch_size // 2}
     found: dict[str, dict[str, Any]] = {
         "bf16 weights": BF16,
-        "autocast": {"dtype": "float32", "bf16": True},
+        "autocast": AUTOCAST,
+        "bf16 weights, padding-free": {**BF16, "padding_free": True},
     }
     if batch_size > 1:
+        found["bf16 weights, two by two"] = {**BF16, **halves}
         found["bf16 weights, one by one"] = {**BF16, **ones}
+        found["autocast, one by one"] = {**AUTOCAST, **ones}
     return found
 
 
@@ -43,12 +49,15 @@ def _train(job: Job) -> Trained:
         task_type="CAUSAL_LM", r=job.rank, lora_alpha=job.alpha, lora_dropout=0.0,
         target_modules="all-linear",
     )  # fmt: skip
+    collate: Any = DataCollatorForSeq2Seq(AutoTokenizer.from_pretrained(job.model))
+    if settings.pop("padding_free", False):
+        collate = DataCollatorWithFlattening(return_position_ids=True)
     watch = Watch(job, job.batch_size)
     trainer = Trainer(
         model=get_peft_model(model, lora),
         args=TrainingArguments(train_sampling_strategy="sequential", **settings),
         train_dataset=Dataset.from_list(job.rows),
-        data_collator=DataCollatorForSeq2Seq(AutoTokenizer.from_pretrained(job.model)),
+        data_collator=collate,
         callbacks=[watch],
     )
     trainer.train()

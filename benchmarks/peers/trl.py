@@ -28,9 +28,12 @@ def variants(task: str, batch_size: int) -> dict[str, dict[str, Any]]:
         found["bf16 weights, two by two"] = {**BF16, **halves}
         found["bf16 weights, one by one"] = {**BF16, **ones}
         found["autocast, one by one"] = {**AUTOCAST, **ones}
+        if task != "dpo":
+            found["bf16 weights, padding-free, two by two"] = {**BF16, **FREE, **halves}
     if task == "full":  # steps of bfloat16 weights vanish: not the same work
         found = {name: settings for name, settings in found.items() if "bf16 w" not in name}
         found["autocast, padding-free"] = {**AUTOCAST, **FREE}
+        found["autocast, two by two"] = {**AUTOCAST, **halves}
     return found
 
 
