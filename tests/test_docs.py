@@ -25,8 +25,8 @@ each decision with its reason. `name` names the run; without one, the file of tr
 """
 COMMANDS = """# The commands
 
-Exit codes: 0 done; 2 something is wrong with what was given, and the message says what to do;
-130 interrupted.
+Exit codes: 0 done; 1 `luthier doctor` found a problem; 2 something is wrong with what was given,
+and the message says what to do; 130 interrupted.
 """
 
 
@@ -70,7 +70,8 @@ def sections(recipe: type[BaseModel]) -> Iterator[str]:
             takes = told(content.annotation).replace("|", "\\|") + limits(content.metadata)
             start = "required" if content.is_required() else default(content.default)
             ruled = f"{name}.{leaf}" in RULES and content.default == "auto"
-            about = f"{content.description}{' Decided by a rule.' if ruled else ''}"
+            about = " ".join((content.description or "").split())
+            about += " Decided by a rule." if ruled else ""
             yield f"| `{leaf}` | {takes} | {start} | {about} |\n"
 
 
@@ -91,7 +92,12 @@ def commands(command: Any, path: str) -> Iterator[str]:
     for parameter in command.params:
         if parameter.name != "help":
             shown = parameter.name.upper() if parameter in arguments else ", ".join(parameter.opts)
-            yield f"- `{shown}`: {parameter.help}\n"
+            start = (
+                ""
+                if parameter.default in (None, False, "", [], ()) or parameter in arguments
+                else (f" (default: `{parameter.default}`)")
+            )
+            yield f"- `{shown}`: {parameter.help}{start}\n"
 
 
 def commands_page() -> str:

@@ -141,9 +141,7 @@ def test_mixed_kinds_in_one_file_and_across_files_are_refused(tmp_path: Path) ->
     texts.write_text(text)
     reading = read_dataset(Data(train=mixed))
     (finding,) = [f for f in reading.findings if f.severity == "error"]
-    assert str(finding).endswith(
-        "mixed.jsonl:2 has the fields text; expected chosen + prompt + rejected"
-    )
+    assert "mixed.jsonl:2 is laid out as text, and the rows before it as preference" in str(finding)
     mixed.write_text(pair)
     with pytest.raises(DataError, match=r"different kinds of examples(.|\n)*text rows"):
         read_dataset(Data(train=mixed, test=texts))

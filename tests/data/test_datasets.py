@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luthier.data import Chat, Dataset, Message, Place, prompt_key, read_dataset, refuse_errors
+from luthier.data import (
+    Chat,
+    Dataset,
+    Message,
+    Place,
+    Rated,
+    prompt_key,
+    read_dataset,
+    refuse_errors,
+)
 from luthier.data.splitting import limit_by_hash, split_by_hash
 from luthier.errors import DataError
 from luthier.recipe import Data
@@ -128,6 +137,35 @@ def test_rows_of_another_layout_and_duplicate_ids_are_listed(tmp_path: Path) -> 
     ]
     with pytest.raises(DataError, match="2 problems in 2 rows"):
         refuse_errors(reading.findings)
+
+
+def labelled(*labels: object) -> list[dict[str, object]]:
+    return [{"prompt": f"q{i}", "completion": "a", "label": x} for i, x in enumerate(labels)]
+
+
+@pytest.mark.parametrize(
+    ("labels", "wanted", "expected"),
+    [
+        ((True, False, "ok"), "auto", "label is 'ok'; expected true or false, or one of"),
+        (("ok", True), "auto", "laid out as rated, and the rows before it as prompt-completion"),
+        ((1, 0, 2), "rated", "label is 2; expected true or false"),
+    ],
+)
+def test_labels_that_are_no_marks_beside_marks_are_listed(
+    tmp_path: Path, labels: tuple[object, ...], wanted: str, expected: str
+) -> None:
+    path = write(tmp_path / "rows.jsonl", labelled(*labels))
+    reading = read_dataset(Data.model_validate({"train": path, "format": wanted}))
+    assert [f.place.line for f in reading.findings] == [len(labels)]
+    assert expected in str(reading.findings[0])
+
+
+def test_0_and_1_are_marks_where_the_recipe_says_so(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", labelled(1, 0, 1))
+    shares = {"train": path, "validation_share": 0, "test_share": 0}
+    rated = read_dataset(Data.model_validate({**shares, "format": "rated"})).dataset.train
+    assert [isinstance(e, Rated) and e.is_good for e in rated] == [True, False, True]
+    assert all(isinstance(e, Chat) for e in read_dataset(Data.model_validate(shares)).dataset.train)
 
 
 def test_many_findings_are_cut_in_the_message_but_counted(tmp_path: Path) -> None:

@@ -69,9 +69,14 @@ def test_a_cluster_that_is_not_there_is_said(tmp_path: Path) -> None:
     done = luthier(tmp_path, "train", "recipe.yaml", "--ray", "127.0.0.1:1", "--workers", "2")
     assert done.code == 2
     assert "no Ray cluster can be reached" in done.error
-    done = luthier(tmp_path, "train", "recipe.yaml", "--workers", "2")
-    assert done.code == 2
-    assert "add --ray local, or start the command with torchrun" in done.error
+    for options, advice in (
+        (("--workers", "2"), "add --ray local, or start the command with torchrun"),
+        (("--storage", "file:///tmp"), "add --ray local"),
+        (("--ray", "local", "--profile"), "--profile: measures one process"),
+    ):
+        done = luthier(tmp_path, "train", "recipe.yaml", *options)
+        assert done.code == 2
+        assert advice in done.error
 
 
 def test_a_run_goes_on_from_the_storage_where_nothing_of_it_is_left(tmp_path: Path) -> None:

@@ -46,14 +46,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def tuned(folder: Path, data: str, **changes: Any) -> Tuned:
+def tuned(folder: Path, data: str, limit: int | None = None, **changes: Any) -> Tuned:
     settings: dict[str, Any] = {name: {**section} for name, section in SETTINGS.items()}
     settings["runtime"] |= {"workspace": folder / "workspace", "cache": folder / "cache"}
     for name, section in changes.items():
         is_kind = name in ("method", "tuning")
         settings[name] = section if is_kind else {**settings.get(name, {}), **section}
     model = settings.pop("model", {}).get("source", str(folder / "model"))
-    return package.tune(model=model, data=folder / f"{data}.jsonl", **settings)
+    rows = {"train": folder / f"{data}.jsonl", "limit": limit}
+    return package.tune(model=model, data=rows, **settings)
 
 
 def events(run: Tuned, kind: str) -> list[dict[str, Any]]:
@@ -202,5 +203,25 @@ def test_bad_tunings_are_said_by_the_command_line(folder: Path) -> None:
         "method=sft", "tuning.kind=full", "tuning.rank=8"
     )
     assert "there is no setting method.betta; did you mean method.beta?" in error("method.betta=1")
+    for said, *sets in (
+        ("rank 64 is larger than model.layers.0", "tuning.rank=64"),
+        ("no linear layer called W_pack", "tuning.targets=[W_pack]"),
+        ("the model has 2 blocks", "tuning.kind=last-layers", "tuning.count=3"),
+        ("does not compile", "evaluation.metrics=[regex]", "evaluation.pattern=(", "tuning.rank=4"),
+    ):
+        assert said in error("method=sft", *sets)
+
+
+def test_what_cannot_learn_is_said_before_the_prompts_are_evaluated(folder: Path) -> None:
+    runtime = {"workspace": folder / "too-wide", "cache": folder / "cache"}
     with pytest.raises(ModelError, match="rank 64 is larger than"):
-        tuned(folder, "chats", tuning={"rank": 64})
+        tuned(folder, "chats", tuning={"rank": 64}, runtime=runtime)
+    (run,) = (folder / "too-wide" / "runs").iterdir()
+    assert not (run / "evaluation").exists()
+
+
+def test_prompts_hold_as_many_examples_as_there_are(folder: Path) -> None:
+    run = tuned(folder, "chats", limit=2, evaluation={"shots": [2, 5, 9]})
+    assert run.evaluation is not None
+    names = [system.name for system in run.evaluation.systems]
+    assert names == ["prompt alone", "2 examples in the prompt", "fine-tuned"]

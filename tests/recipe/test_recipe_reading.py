@@ -67,6 +67,12 @@ def test_values_know_their_line_and_overrides_win(tmp_path: Path) -> None:
         (MINIMAL + "evaluation:\n  metrics: [exact, blue]\n", "evaluation.metrics is 'blue'"),
         (MINIMAL + "evaluation:\n  metrics: [regex]\n", "needs evaluation.pattern"),
         (MINIMAL + "evaluation:\n  metrics: [exact]\n  primary: json\n", "not among the metrics"),
+        (MINIMAL + "evaluation:\n  metrics: []\n", "metrics names none; name one"),
+        (MINIMAL + "evaluation:\n  shots: [4, 4]\n", "shots names the same number twice"),
+        (MINIMAL + "evaluation:\n  max_new_tokens: 0\n", "must be greater than 0, or auto"),
+        (MINIMAL + "runtime:\n  threads: 0\n", "must be greater than 0, or auto"),
+        (MINIMAL + "tuning:\n  targets: []\n", "tuning.targets is []; names no layer"),
+        (MINIMAL + "tuning:\n  targets: {}\n", "tuning.targets is {}; names no layer"),
         (MINIMAL + "data:\n  train: x\n", "data is set twice"),
         (MINIMAL + "  x: [\n", "is no valid YAML"),
         ("model: x\n", "data is missing; add it"),
@@ -162,7 +168,7 @@ def test_the_hash_covers_what_changes_results_and_nothing_else() -> None:
                 {},
                 optional={
                     "pattern": st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=10),
-                    "shots": st.lists(st.integers(1, 9), max_size=3),
+                    "shots": st.lists(st.integers(1, 9), max_size=3, unique=True),
                 },
             ),
         }

@@ -12,7 +12,8 @@ FACTS = Facts(
     longest_row=106, longest_answer=48, hidden_size=576, model_type="llama", context_length=8192,
     suggested_metrics=("exact", "loss"), suggestion_reason="answers are short", has_cuda=False,
     has_bfloat16=True, num_cores=2, cache="/cache", supervised_tokens=40_000,
-    num_good=1814, adapter_size=305_280, model_size=134_515_008, can_compile=True,
+    num_good=1814, adapter_size=305_280, narrowest_layer=192, model_size=134_515_008,
+    can_compile=True,
 )  # fmt: skip
 
 
@@ -111,3 +112,11 @@ def test_steps_are_counted_as_the_loop_counts_them() -> None:
 )
 def test_compiling_must_be_earned_back(changes: dict[str, Any], expected: str) -> None:
     assert value("runtime.compile", replace(FACTS, **changes)) == expected
+
+
+def test_the_rank_holds_the_data_and_fits_every_layer() -> None:
+    assert value("tuning.rank") == 16
+    much = replace(FACTS, supervised_tokens=10**8)
+    assert value("tuning.rank", much) == 128
+    assert value("tuning.rank", replace(much, narrowest_layer=24)) == 24
+    assert value("tuning.rank", replace(FACTS, narrowest_layer=8)) == 8

@@ -6,8 +6,8 @@ from luthier.recipe import read_recipe
 
 
 def check(recipe: RecipeFile, overrides: Overrides = []) -> None:  # noqa: B006 - typer's form
-    """Check recipe, data, template and masks, without training anything."""
-    from luthier.pipeline import prepare
+    """Check recipe, data, template, masks and what is to learn, without training anything."""
+    from luthier.pipeline import check_start, prepare
 
     read = read_recipe(recipe, overrides)
     out = console()
@@ -19,6 +19,7 @@ def check(recipe: RecipeFile, overrides: Overrides = []) -> None:  # noqa: B006 
     for ledger in (prepared.train.ledger, prepared.validation.ledger):
         for row in ledger.dropped:
             out.print(f"not used: {row.place} {row.reason} ({row.num_tokens} tokens)")
+    check_start(prepared.recipe, prepared.source)
     out.print(
         "\nEvery trained turn ends in a token that generation stops on, and is served as it is "
         "trained. Nothing stands in the way."

@@ -139,6 +139,7 @@ class Screen:
 
 def describe(prepared: "Prepared") -> list[str]:
     """What will be done, in a few lines: rows, tokens, steps."""
+    from luthier.data import Rated
     from luthier.recipe import num_steps, settled
 
     recipe, train = prepared.recipe, prepared.train.ledger
@@ -158,6 +159,11 @@ def describe(prepared: "Prepared") -> list[str]:
     for ledger in (train, prepared.validation.ledger):
         if ledger.dropped:
             lines.append(f"{len(ledger.dropped)} {ledger.split} rows are not used; see ledger.json")
+    num_bad = sum(isinstance(e, Rated) and not e.is_good for e in prepared.dataset.test)
+    if num_bad:
+        lines.append(
+            f"{num_bad:,} test answers are marked bad, so nothing is measured against them"
+        )
     if prepared.findings:
         lines.append(f"{len(prepared.findings)} warnings about rows; luthier check lists them")
     return lines

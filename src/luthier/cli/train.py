@@ -64,20 +64,23 @@ def train(
 
     read = read_recipe(recipe, overrides)
     if ray is not None:
+        _refuse(profile, "--profile", "measures one process, and --ray starts more", "leave it out")
         _show(_train_on_ray(read, ray, _range(workers), storage))
         return
-    if workers != "1":
-        raise ConfigError(
-            "says how many processes train, which only a Ray cluster is told",
-            where=f"--workers {workers}",
-            advice="add --ray local, or start the command with torchrun",
-        )
+    found, advice = "is only told to Ray", "add --ray local, or start the command with torchrun"
+    _refuse(workers != "1", f"--workers {workers}", found, advice)
+    _refuse(bool(storage), f"--storage {storage}", found, advice)
     is_first = int(os.environ.get("RANK", "0")) == 0  # of those that torchrun started
     with screen(is_quiet=not is_first) as shown, _interruptible() as is_interrupted:
         # What is wrong with recipe or rows is said before torch is loaded.
         prepared = pipeline.prepare(read, shown.line)
         tuned = pipeline.tune(prepared, shown.show, is_interrupted, profiles=profile)
     _show(tuned, is_quiet=not is_first)
+
+
+def _refuse(is_given: bool, option: str, found: str, advice: str) -> None:
+    if is_given:
+        raise ConfigError(found, where=option, advice=advice)
 
 
 def _show(tuned: "Tuned", *, is_quiet: bool = False) -> None:

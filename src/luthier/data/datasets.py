@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from luthier.data.examples import Dataset, Example, Finding, Split, canonical
+from luthier.data.examples import Dataset, Example, Finding, Row, Split, canonical
 from luthier.data.formats import Format, convert, describe_formats, recognise
 from luthier.data.reading import hash_bytes, read_rows
 from luthier.data.splitting import limit_by_hash, prompt_key, split_by_hash
@@ -91,14 +91,10 @@ def _read_file(path: Path, wanted: str) -> _FileRead:
     num_rows = 0
     for row in read_rows(path, findings.append):
         num_rows += 1
-        found = recognise(row.fields, wanted)
+        found = recognise(row.fields, wanted, layout)
         layout = layout or found
         if found is None or found is not layout:
-            fields = ", ".join(map(str, row.fields)) or "none"
-            accepted = " + ".join(sorted(layout.fields)) if layout else describe_formats()
-            findings.append(
-                Finding(row.place, "unknown-layout", "", f"has the fields {fields}", accepted)
-            )
+            findings.append(_unknown_layout(row, found, layout))
             continue
         example = convert(layout, row, findings.append)
         if example is not None:
@@ -106,6 +102,17 @@ def _read_file(path: Path, wanted: str) -> _FileRead:
     if not num_rows and not findings:
         raise DataError("holds no row", where=str(path), accepted="one row a line")
     return _FileRead(tuple(examples), tuple(findings), num_rows, layout.name if layout else "")
+
+
+def _unknown_layout(row: Row, found: Format | None, before: Format | None) -> Finding:
+    """A row of no layout, or of another than the rows before it."""
+    accepted = " + ".join(sorted(before.fields)) if before else describe_formats()
+    if found and before:
+        said = f"is laid out as {found.name}, and the rows before it as {before.name}"
+        advice = "make one file of each, or set data.format"
+        return Finding(row.place, "unknown-layout", "", said, accepted, advice)
+    fields = ", ".join(map(str, row.fields)) or "none"
+    return Finding(row.place, "unknown-layout", "", f"has the fields {fields}", accepted)
 
 
 def _duplicate_ids(examples: Sequence[Example]) -> list[Finding]:

@@ -115,17 +115,20 @@ def _chats(
 
 def _rated(turns: Turns, fields: dict[str, Any]) -> Rated | None:
     chat = (_chats(_messages) if "messages" in fields else _chats(_completion))(turns, fields)
-    return None if chat is None else Rated(chat, _is_good(fields["label"]))
+    mark = MARKS.get(_mark(fields))
+    if mark is None:
+        accepted = f"true or false, or one of {', '.join(MARKS)}"
+        turns.wrong("unknown-mark", "label", f"is {fields['label']!r}", accepted)
+    return None if chat is None or mark is None else Rated(chat, mark)
 
 
 def _is_mark(fields: dict[str, Any]) -> bool:
-    """Whether the label is a thumb, not a class."""
-    label = fields["label"]
-    return isinstance(label, bool) or str(label).lower() in GOOD_MARKS | BAD_MARKS
+    """Whether the label is a thumb: 0 and 1 may be classes, and are marks only if one says so."""
+    return _mark(fields) in MARKS.keys() - {"0", "1"}
 
 
-def _is_good(label: Any) -> bool:
-    return label is True or str(label).lower() in GOOD_MARKS
+def _mark(fields: dict[str, Any]) -> str:
+    return str(fields["label"]).lower()
 
 
 def _text(turns: Turns, fields: dict[str, Any]) -> Text | None:
@@ -133,9 +136,11 @@ def _text(turns: Turns, fields: dict[str, Any]) -> Text | None:
     return None if turns.is_broken else Text(turns.id, turns.row.place, text, turns.slices)
 
 
-GOOD_MARKS = frozenset({"true", "good", "up", "thumbs_up", "+1"})
-BAD_MARKS = frozenset({"false", "bad", "down", "thumbs_down", "-1"})
-"""Labels that say whether an answer was liked, besides true and false."""
+MARKS = {
+    "true": True, "good": True, "up": True, "thumbs_up": True, "+1": True, "1": True,
+    "false": False, "bad": False, "down": False, "thumbs_down": False, "-1": False, "0": False,
+}  # fmt: skip
+"""Labels that say whether an answer was liked."""
 
 _PAIR = frozenset({"tools", "system", "parallel_tool_calls"})
 FORMATS = (
@@ -166,15 +171,18 @@ FORMATS = (
 """Known layouts, in the order they are tried."""
 
 
-def recognise(fields: dict[str, Any], wanted: str = "auto") -> Format | None:
-    """The layout of a row, by its fields; None when it is not (the wanted) one."""
+def recognise(
+    fields: dict[str, Any], wanted: str = "auto", before: Format | None = None
+) -> Format | None:
+    """The layout of a row, by its fields; None when it is not (the wanted) one.
+
+    A row that has all fields of the layout before it, and would be a poorer one, is one of it.
+    """
     for layout in FORMATS:
-        if (
-            wanted in ("auto", layout.name)
-            and layout.fields <= fields.keys()
-            and layout.fits(fields)
-        ):
-            return layout
+        has_fields = layout.fields <= fields.keys()
+        if has_fields and (wanted == layout.name or (wanted == "auto" and layout.fits(fields))):
+            is_poorer = before is not None and layout.fields < before.fields <= fields.keys()
+            return before if is_poorer else layout
     return None
 
 

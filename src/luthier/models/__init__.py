@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from luthier.models.adapters import (
+        check_tuning,
         load_adapter,
         make_trainable,
         merge_adapter,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from luthier.models.loading import LanguageModel, compiled_lean, load_model
     from luthier.models.losses import answer_losses
     from luthier.models.sharding import gather, shard
+    from luthier.models.skeleton import outline
     from luthier.models.sources import (
         ModelFolder,
         Sizes,
@@ -43,7 +45,14 @@ if TYPE_CHECKING:
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 _MODULES = {
-    "adapters": ("load_adapter", "make_trainable", "merge_adapter", "save_adapter", "save_model"),
+    "adapters": (
+        "check_tuning",
+        "load_adapter",
+        "make_trainable",
+        "merge_adapter",
+        "save_adapter",
+        "save_model",
+    ),
     "devices": ("Devices", "choose_device", "peak_memory", "precision", "probe_devices"),
     "divergence": ("kl_to_start",),
     "flat": ("FlatBatch", "pack"),
@@ -51,6 +60,7 @@ _MODULES = {
     "head": ("Head", "HeadLoss", "head_loss"),
     "loading": ("LanguageModel", "compiled_lean", "load_model"),
     "losses": ("answer_losses",),
+    "skeleton": ("outline",),
     "sharding": ("gather", "shard"),
     "trained": ("TrainedWeights", "trained_parameters"),
     "sources": ("ModelFolder", "Sizes", "count_weights", "default_cache", "resolve_source"),
@@ -69,6 +79,7 @@ __all__ = [
     "Sizes",
     "count_weights",
     "answer_losses",
+    "check_tuning",
     "choose_device",
     "compiled_lean",
     "default_cache",
@@ -80,6 +91,7 @@ __all__ = [
     "load_model",
     "make_trainable",
     "merge_adapter",
+    "outline",
     "pack",
     "peak_memory",
     "precision",

@@ -29,7 +29,7 @@ from luthier.models.joint import Joint, join_layers
 from luthier.models.lean import Adapted, adapted_linears
 from luthier.models.loading import LanguageModel
 from luthier.models.rounding import round_evenly
-from luthier.recipe import Embeddings, Full, LoRA, Tuning, settled
+from luthier.recipe import Embeddings, Full, LastLayers, LoRA, Tuning, settled
 
 
 class LeanLoraLinear(LoraLinear):
@@ -133,6 +133,15 @@ def make_trainable(model: LanguageModel, tuning: Tuning, seed: int) -> None:
         _thaw_last(model.base, tuning.count)
 
 
+def check_tuning(model: PreTrainedModel, tuning: Tuning) -> None:
+    """Raise ModelError when the tuning names what the model does not have; its weights may be
+    anywhere, or nowhere yet."""
+    if isinstance(tuning, LoRA):
+        _ranks(model, tuning)
+    elif isinstance(tuning, LastLayers):
+        _last_blocks(model, tuning.count)
+
+
 def _attach(model: PreTrainedModel, lora: LoRA, seed: int) -> PeftModel:
     """The frozen model with trainable float32 adapters."""
     ranks = _ranks(model, lora)
@@ -224,17 +233,22 @@ def _shortest(ranks: dict[str, int], model: PreTrainedModel) -> list[str]:
     return sorted(short if meant == set(ranks) else ranks)
 
 
-def _thaw_last(model: PreTrainedModel, count: int) -> None:
-    """Let the last blocks and the final norm learn."""
-    name, blocks = blocks_of(model)
+def _last_blocks(model: PreTrainedModel, count: int) -> list[nn.Module]:
+    _, blocks = blocks_of(model)
     if count > len(blocks):
         raise ModelError(
             f"the model has {len(blocks)} blocks",
             where="tuning.count",
             accepted=f"1 to {len(blocks)}",
         )
-    for block in blocks[len(blocks) - count :]:
+    return list(blocks[len(blocks) - count :])
+
+
+def _thaw_last(model: PreTrainedModel, count: int) -> None:
+    """Let the last blocks and the final norm learn."""
+    for block in _last_blocks(model, count):
         block.requires_grad_(True)
+    name, _ = blocks_of(model)
     # What stands beside the blocks and is no embedding: the final norm.
     beside = [m for n, m in model.base_model.named_children() if n != name.split(".")[0]]
     for module in beside:

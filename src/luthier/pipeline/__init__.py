@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from luthier.pipeline.events import Answered, Event, Note, Ready, StageStarted
     from luthier.pipeline.opening import TunedModel, evaluate_run, find_run, open_model
     from luthier.pipeline.preparing import Prepared, prepare
+    from luthier.pipeline.starting import check_start
     from luthier.pipeline.tuning import Tuned, tune, tune_from
 
 _MODULES = {
@@ -18,6 +19,7 @@ _MODULES = {
     "events": ("Answered", "Event", "Note", "Ready", "StageStarted"),
     "opening": ("TunedModel", "evaluate_run", "find_run", "open_model"),
     "preparing": ("Prepared", "prepare"),
+    "starting": ("check_start",),
     "tuning": ("Tuned", "tune", "tune_from"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
@@ -32,6 +34,7 @@ __all__ = [
     "StageStarted",
     "Tuned",
     "TunedModel",
+    "check_start",
     "evaluate_run",
     "find_run",
     "open_model",

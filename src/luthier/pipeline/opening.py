@@ -18,7 +18,7 @@ from luthier.evaluation import (
 from luthier.models import LanguageModel, ModelFolder, load_adapter
 from luthier.pipeline.events import Answered, Event
 from luthier.pipeline.predictors import TUNED, ZERO_SHOT, LocalPredictor
-from luthier.pipeline.preparing import measurable
+from luthier.pipeline.preparing import for_method, measurable
 from luthier.pipeline.recorded import resolved_recipe
 from luthier.pipeline.starting import load_start, resolve_start
 from luthier.recipe import LoRA, Recipe, settled
@@ -113,12 +113,12 @@ def evaluate_run(
 ) -> EvaluationResult:
     """Judge a finished run against its prompt on other rows; the result is kept in its folder."""
     opened = open_model(run)
-    data = opened.recipe.data.model_validate(
-        {"train": rows, "validation_share": 0.0, "test_share": 0.0}
+    apart = {"validation": None, "test": None, "validation_share": 0.0, "test_share": 0.0}
+    reading = read_dataset(
+        opened.recipe.data.model_copy(update={**apart, "train": rows, "limit": None})
     )
-    reading = read_dataset(data)
     refuse_errors(reading.findings)
-    examples = measurable(reading.dataset.train)
+    examples = measurable(for_method(reading.dataset, opened.recipe).train)
     evaluation, seed = opened.recipe.evaluation, opened.recipe.training.seed
     scorers = build_scorers(evaluation)
 

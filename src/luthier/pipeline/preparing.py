@@ -24,7 +24,7 @@ from luthier.data import (
     refuse_errors,
 )
 from luthier.errors import DataError
-from luthier.evaluation import suggest_metrics
+from luthier.evaluation import build_scorers, suggest_metrics
 from luthier.models import ModelFolder, count_weights, probe_devices
 from luthier.pipeline.starting import cache_folder, resolve_start
 from luthier.recipe import SFT, Facts, ReadRecipe, Recipe, Resolved, resolve
@@ -80,8 +80,9 @@ def prepare(read: ReadRecipe, observe: Callable[[str], None] = lambda note: None
     recipe = read.recipe
     reading = read_dataset(recipe.data)
     refuse_errors(reading.findings)
-    dataset = _for_method(reading.dataset, recipe)
-    _check_splits(dataset)
+    dataset = for_method(reading.dataset, recipe)
+    held_out = measurable(dataset.test)
+    _check_splits(replace(dataset, test=held_out))
     source = resolve_start(recipe, observe)
     tokenizer = Tokenizer.load(source.path, recipe.model.chat_template)
     learnt: tuple[Split, ...] = ("train", "validation")
@@ -89,10 +90,11 @@ def prepare(read: ReadRecipe, observe: Callable[[str], None] = lambda note: None
         split: _encode(tokenizer, split, getattr(dataset, split), recipe, NO_LIMIT)
         for split in learnt
     }
-    test = tuple(limit_by_hash(dataset.test, recipe.evaluation.limit))
+    test = tuple(limit_by_hash(held_out, recipe.evaluation.limit))
     facts = _facts(whole["train"], whole["validation"], test, source, tokenizer)
     facts = replace(facts, cache=str(cache_folder(recipe)))
     resolved = resolve(recipe, read.origins, facts)
+    build_scorers(resolved.recipe.evaluation)  # a pattern may be none
     max_length = resolved.recipe.training.max_length
     assert max_length != "auto", "resolved"
     kept = {
@@ -116,11 +118,11 @@ def prepare(read: ReadRecipe, observe: Callable[[str], None] = lambda note: None
     )
 
 
-def _for_method(dataset: Dataset, recipe: Recipe) -> Dataset:
+def for_method(dataset: Dataset, recipe: Recipe) -> Dataset:
     """The dataset as the method needs it. Raises DataError when its rows are of another kind."""
     kind = type(dataset.train[0]) if dataset.train else Chat
-    methods = METHODS[kind]
-    if recipe.method.kind == "kto" and kind is Preference:
+    methods, is_kto = METHODS[kind], recipe.method.kind == "kto"
+    if is_kto and kind is Preference:
         dataset = Dataset(
             tuple(_rated(dataset.train)),
             tuple(_rated(dataset.validation)),
@@ -131,10 +133,11 @@ def _for_method(dataset: Dataset, recipe: Recipe) -> Dataset:
     if recipe.method.kind not in methods:
         raise DataError(
             f"holds {KINDS[kind]}, which {recipe.method.kind} cannot learn from",
-            where=str(recipe.data.train),
-            advice=f"set method.kind to {' or '.join(methods)}, or name other rows",
+            where=", ".join(dataset.files),
+            advice=f"set method.kind to {' or '.join(methods)}, or name other rows"
+            + ("; with data.format: rated, labels 0 and 1 are marks" if is_kto else ""),
         )
-    return replace(dataset, test=measurable(dataset.test))
+    return dataset
 
 
 def measurable(examples: tuple[Example, ...]) -> tuple[Example, ...]:
@@ -205,6 +208,7 @@ def _facts(
         supervised_tokens=train.ledger.num_supervised,
         num_good=sum(not isinstance(e, Rated) or e.is_good for e in train.examples),
         adapter_size=sizes.adapter,
+        narrowest_layer=sizes.narrowest,
         model_size=sizes.model,
         can_compile=devices.can_compile,
     )

@@ -13,11 +13,13 @@ from luthier.errors import ConfigError
 from luthier.models import (
     LanguageModel,
     ModelFolder,
+    check_tuning,
     choose_device,
     default_cache,
     load_adapter,
     load_model,
     merge_adapter,
+    outline,
     precision,
     resolve_source,
 )
@@ -79,6 +81,12 @@ def _earlier_run(workspace: Path, wanted: str) -> Run:
     return run
 
 
+def check_start(recipe: Recipe, source: ModelFolder) -> None:
+    """Raise what `load_start` would say of a resolved recipe's tuning, without loading weights."""
+    allowed = bool(recipe.model.remote_code)
+    check_tuning(outline(source.path, allow_remote_code=allowed), recipe.tuning)
+
+
 def load_start(recipe: Recipe, source: ModelFolder) -> LanguageModel:
     """The model a run starts from, loaded as a resolved recipe says.
 
@@ -102,7 +110,9 @@ def load_start(recipe: Recipe, source: ModelFolder) -> LanguageModel:
     )
     for adapter in merged:
         merge_adapter(model, adapter)
-    if goes_on:
+    if not goes_on:
+        check_tuning(model.base, tuning)
+    else:
         model.network = load_adapter(model.base, source.adapters[-1], is_trainable=True)
         model.network.eval()
     return model

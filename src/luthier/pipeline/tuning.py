@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from luthier.data import Chat
 from luthier.errors import LuthierError
 from luthier.evaluation import (
     EvaluationResult,
@@ -213,7 +214,9 @@ class _Path:
             self.journal.warn(f"{model.padded_because}; batches are padded, which is slower")
         return model
 
-    def _predictor(self, name: str, model: LanguageModel, num_shots: int = 0) -> LocalPredictor:
+    def _predictor(
+        self, name: str, model: LanguageModel, shots: tuple[Chat, ...] = ()
+    ) -> LocalPredictor:
         return LocalPredictor(
             name,
             model,
@@ -221,9 +224,7 @@ class _Path:
             max_new_tokens=settled(self.recipe.evaluation.max_new_tokens),
             loss_tokens=settled(self.recipe.training.micro_batch_tokens),
             text_tokens=settled(self.recipe.training.max_length),
-            shots=choose_shots(self.prepared.train.examples, num_shots, self.seed)
-            if num_shots
-            else (),
+            shots=shots,
             observe=lambda done, total: self.observe(Answered(name, done, total)),
         )
 
@@ -232,10 +233,16 @@ class _Path:
         results = [self._system(self._predictor(ZERO_SHOT, model), "zero_shot")]
         if self.recipe.method.kind == "pretrain":
             return results  # a raw text has no prompt to put examples into
-        for num_shots in self.recipe.evaluation.shots:
-            name = f"{num_shots} examples in the prompt"
-            results.append(self._system(self._predictor(name, model, num_shots), "few_shot"))
+        for shots in self._shots():
+            name = f"{len(shots)} example{'s' * (len(shots) > 1)} in the prompt"
+            results.append(self._system(self._predictor(name, model, shots), "few_shot"))
         return results
+
+    def _shots(self) -> list[tuple[Chat, ...]]:
+        """The examples of each such prompt; as many as there are, where there are fewer."""
+        rows, seed = self.prepared.train.examples, self.seed
+        found = [choose_shots(rows, wanted, seed) for wanted in self.recipe.evaluation.shots]
+        return [shots for shots in {len(shots): shots for shots in found}.values() if shots]
 
     def _system(self, predictor: LocalPredictor, kind: Kind) -> SystemResult:
         """The system's scores, kept in the run's folder and taken from there on a resume."""

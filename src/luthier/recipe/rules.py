@@ -42,6 +42,8 @@ class Facts:
     """Training answers marked good, where rows are marked; all of them where not."""
     adapter_size: int
     """Weights of a LoRA adapter of rank 1 on every linear layer."""
+    narrowest_layer: int
+    """Smaller side of the narrowest linear layer."""
     model_size: int
     """Weights of the model."""
     hidden_size: int
@@ -117,6 +119,8 @@ def _rank(recipe: Recipe, facts: Facts) -> tuple[int, str]:
     # the smallest rank that could hold the data, from 16 (cheap) to 128.
     needed = facts.supervised_tokens / 2 / max(1, facts.adapter_size)
     rank = next((r for r in (16, 32, 64) if r >= needed), 128)
+    if rank > facts.narrowest_layer:
+        return facts.narrowest_layer, "no more than the narrowest layer can take"
     return rank, f"room for {facts.supervised_tokens:,} learnt tokens at 2 bits a weight"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -27,6 +28,16 @@ def settled(value: T | Auto) -> T:
     """The value of a field whose "auto" has been decided; for use on resolved recipes only."""
     assert value != "auto", "a resolved recipe holds no auto"
     return value
+
+
+def _is_positive(value: Any) -> Any:
+    if value != "auto" and value <= 0:
+        raise ValueError("must be greater than 0, or auto")
+    return value
+
+
+Count = Annotated[int | Auto, AfterValidator(_is_positive)]
+Rate = Annotated[float | Auto, AfterValidator(_is_positive)]
 
 
 class Section(BaseModel):
@@ -162,7 +173,7 @@ class LoRA(Section):
 
     kind: Literal["lora"] = "lora"
     """What learns."""
-    rank: int | Auto = "auto"
+    rank: Count = "auto"
     """Rank of the update matrices; higher learns more and costs memory."""
     alpha: float = Field(default=32, gt=0)
     """Scale of the update: it is multiplied by alpha / rank."""
@@ -181,11 +192,11 @@ class LoRA(Section):
     earlier: Literal["merge", "continue"] = "merge"
     """When model.source is an earlier run: merge its adapter and begin a new one, or go on."""
 
-    @field_validator("rank")
+    @field_validator("targets")
     @classmethod
-    def _is_positive(cls, value: Any) -> Any:
-        if value != "auto" and value <= 0:
-            raise ValueError("must be greater than 0, or auto")
+    def _names_layers(cls, value: Any) -> Any:
+        if not value:
+            raise ValueError("names no layer; expected all-linear, or names of layers")
         return value
 
 
@@ -234,17 +245,18 @@ Tuning = Annotated[
 class Training(Section):
     """How the steps are taken."""
 
-    epochs: int | Auto = Field(default="auto")
+    epochs: Count = "auto"
     """Passes over the training rows."""
     max_steps: int | None = Field(default=None, ge=1)
     """Stop after this many optimizer steps, whatever the epochs say."""
-    batch_size: int | Auto = Field(default="auto")
+    batch_size: Count = "auto"
     """Examples per optimizer step, on all devices together."""
-    micro_batch_tokens: int | Auto = Field(default="auto")
+    micro_batch_tokens: Count = "auto"
     """Tokens computed at once; changes memory and speed, never the result."""
-    max_length: int | Auto = Field(default="auto")
-    """Longest example in tokens; longer ones are dropped and listed, never cut."""
-    learning_rate: float | Auto = Field(default="auto")
+    max_length: Count = "auto"
+    """Longest example in tokens; longer ones are dropped and listed. Raw texts are cut
+    into pieces of it, without loss."""
+    learning_rate: Rate = "auto"
     """Peak learning rate."""
     activations: Literal["keep", "recompute", "offload"] = "keep"
     """What the backward pass needs: kept, computed again (less memory, a third more work), or kept
@@ -259,24 +271,14 @@ class Training(Section):
     """AdamW's decoupled weight decay."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are scaled down to this norm when they exceed it."""
-    evaluate_every: int | Auto = Field(default="auto")
+    evaluate_every: Count = "auto"
     """Steps between two measurements of the validation loss."""
     patience: int = Field(default=3, ge=1)
     """Stop after this many validation losses without a better one."""
-    checkpoint_every: int | Auto = Field(default="auto")
+    checkpoint_every: Count = "auto"
     """Steps between two checkpoints."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of the order of rows, the adapter's start and dropout."""
-
-    @field_validator(
-        "epochs", "batch_size", "micro_batch_tokens", "max_length", "evaluate_every",
-        "checkpoint_every", "learning_rate",
-    )  # fmt: skip
-    @classmethod
-    def _is_positive(cls, value: Any) -> Any:
-        if value != "auto" and value <= 0:
-            raise ValueError("must be greater than 0, or auto")
-        return value
 
 
 MetricName = Literal[
@@ -298,7 +300,7 @@ class Evaluation(Section):
     """Use at most this many test rows, chosen by hash so that the choice is stable."""
     shots: tuple[int, ...] = (4,)
     """Numbers of training examples to put in the prompt, one baseline each."""
-    max_new_tokens: int | Auto = "auto"
+    max_new_tokens: Count = "auto"
     """Longest answer in tokens."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     """Confidence level of every interval."""
@@ -311,8 +313,12 @@ class Evaluation(Section):
             raise ValueError("the regex metric needs evaluation.pattern")
         if self.metrics != "auto" and self.primary not in ("auto", *self.metrics):
             raise ValueError(f"primary is {self.primary!r}, which is not among the metrics")
+        if self.metrics == ():
+            raise ValueError("metrics names none; name one, or leave it to auto")
         if any(shots < 1 for shots in self.shots):
             raise ValueError("shots must be 1 or more; the prompt without examples always runs")
+        if len(set(self.shots)) < len(self.shots):
+            raise ValueError("shots names the same number twice")
         return self
 
 
@@ -325,7 +331,7 @@ class Runtime(Section):
     """Precision of frozen weights and activations; trained weights are always float32."""
     sharding: Literal["none", "fsdp"] = "none"
     """Processes of one training each hold the whole model, or a part of it (FSDP)."""
-    threads: int | Auto = "auto"
+    threads: Count = "auto"
     """CPU threads."""
     compile: Literal["auto", "always", "never"] = "auto"
     """Compile norms and activations into one kernel each; auto does in long runs on a GPU."""

@@ -61,19 +61,22 @@ class Sizes(NamedTuple):
     model: int
     adapter: int
     """Of a LoRA adapter of rank 1 on every matrix but embeddings and head."""
+    narrowest: int
+    """Smaller side of the narrowest of these matrices: no adapter's rank can be larger."""
 
 
 def count_weights(path: Path) -> Sizes:
     """How large a model folder's model is, by the headers of its files."""
-    model = adapter = 0
+    model = 0
+    inner: list[list[int]] = []
     for file in weight_files(path):
         with safe_open(file, framework="np") as weights:
             for name in weights.keys():  # noqa: SIM118 - safe_open is no mapping
                 shape = weights.get_slice(name).get_shape()
                 is_outer = any(part in name for part in ("embed", "wte", "wpe", "lm_head"))
                 model += math.prod(shape)
-                adapter += sum(shape) if len(shape) == 2 and not is_outer else 0
-    return Sizes(model, adapter)
+                inner += [shape] if len(shape) == 2 and not is_outer else []
+    return Sizes(model, sum(map(sum, inner)), min(map(min, inner), default=1))
 
 
 def read_config(path: Path) -> dict[str, Any]:
