@@ -137,6 +137,15 @@ def test_a_lean_model_gives_the_same_hidden_states(family: str, tmp_path: Path) 
     torch.testing.assert_close(model(input_ids=ids).logits, plain, rtol=1e-5, atol=1e-5)
 
 
+def test_a_gated_block_whose_layers_have_no_width_is_left_alone(tmp_path: Path) -> None:
+    """As in the image tower of Gemma 4."""
+    model = AutoModelForCausalLM.from_pretrained(write_model(tmp_path, "gemma4"))
+    lean.make_lean(model)
+    tower = model.model.vision_tower.encoder.layers[0].mlp
+    assert not hasattr(tower.gate_proj, "in_features")
+    assert "forward" not in vars(tower)
+
+
 class OffsetRMSNorm(nn.Module):
     """A norm that adds one to its weight, as Gemma's does."""
 

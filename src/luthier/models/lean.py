@@ -245,7 +245,9 @@ def _norm(self: Any, hidden_states: Tensor) -> Tensor:
 
 def _is_gated(module: nn.Module) -> bool:
     parts = {name for name, _ in module.named_children()}
-    return {"gate_proj", "up_proj", "down_proj"} <= parts
+    if not {"gate_proj", "up_proj", "down_proj"} <= parts:
+        return False
+    return hasattr(module.gate_proj, "in_features")  # which layers that only hold a linear one lack
 
 
 def _gated_width(module: Any) -> int:
