@@ -53,6 +53,27 @@ class Head:
         return Head(self.weight.detach(), bias, self.scale, self.cap)
 
 
+SCALES = ("logit_scale", "lm_head_multiplier")
+"""What logits are multiplied by, in the configurations of transformers."""
+DIVISORS = ("logits_scaling", "logits_mup_width_multiplier")
+"""What they are divided by, in all but MULTIPLY."""
+MULTIPLY = ("hyperclovax",)
+CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+
+
+def head_of(layer: Any, config: Any) -> Head:
+    """The head of a model's last layer, scaled and capped as its text configuration says."""
+    scale, divisor = _setting(config, SCALES) or 1.0, _setting(config, DIVISORS) or 1.0
+    scale = scale * divisor if config.model_type in MULTIPLY else scale / divisor
+    return Head(layer.weight, getattr(layer, "bias", None), scale, _setting(config, CAPS))
+
+
+def _setting(config: Any, names: tuple[str, ...]) -> float | None:
+    """What a configuration says under the first of the names it knows."""
+    found = (getattr(config, name, None) for name in names)
+    return next((float(value) for value in found if value), None)
+
+
 class HeadLoss(NamedTuple):
     """Losses of supervised positions: the weighted sum to minimise, and each position's own."""
 

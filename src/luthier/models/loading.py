@@ -23,7 +23,7 @@ from luthier.models import attention, head_kernels
 from luthier.models.blocks import narrow_last
 from luthier.models.devices import probe_devices
 from luthier.models.flat import FlatBatch, pack
-from luthier.models.head import Head, HeadLoss, head_loss, token_losses
+from luthier.models.head import Head, HeadLoss, head_loss, head_of, token_losses
 from luthier.models.head_kernels import HeadKernel
 from luthier.models.lean import compile_kernels, make_lean
 from luthier.models.padded import unfold
@@ -33,6 +33,8 @@ T = TypeVar("T")
 
 PROBE_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6, torch.bfloat16: 0.1}
 """Largest relative difference of hidden states between flat and plain attention, by precision."""
+LOGITS_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4, torch.bfloat16: 0.02}
+"""Likewise of logits from equal hidden states, ours in float32; a cap that is left out is more."""
 
 
 @dataclass
@@ -92,14 +94,7 @@ class LanguageModel:
     @property
     def head(self) -> Head:
         """What turns hidden states into logits."""
-        layer, config = self.base.get_output_embeddings(), self.base.config
-        return Head(
-            layer.weight,
-            getattr(layer, "bias", None),
-            float(getattr(config, "logit_scale", None) or 1.0)
-            / float(getattr(config, "logits_scaling", None) or 1.0),
-            getattr(config, "final_logit_softcapping", None),
-        )
+        return head_of(self.base.get_output_embeddings(), self.base.config.get_text_config())
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [N, V] in float32 of hidden states [N, H]."""
@@ -151,7 +146,8 @@ def load_model(
 ) -> LanguageModel:
     """Load a causal language model with frozen weights, ready for flat batches.
 
-    Raises ModelError when the folder is no causal language model, or its attention cannot run flat.
+    Raises ModelError when the folder is no causal language model, or does not compute here what it
+    computes in transformers.
     """
     attention.register()
     quantization = four_bits(dtype) if quantize == "nf4" else None
@@ -182,6 +178,7 @@ def load_model(
     silence_dropout(model)
     rows = _probe_rows()
     plain = _plain_hidden(loaded, rows)
+    _check_logits(loaded, rows[-1], plain[-1], folder)
     narrow_last(model)
     if device.type == "cpu":  # on a GPU they pay once compiled
         make_lean(model)
@@ -245,6 +242,21 @@ def _plain_hidden(model: LanguageModel, rows: list[list[int]]) -> Tensor:
 
 
 @torch.no_grad()
+def _check_logits(model: LanguageModel, row: list[int], plain: Tensor, folder: Path) -> None:
+    """Whether the head gives the model's own logits of the hidden state before a row's last id."""
+    ids = torch.tensor([row[:-1]], device=model.device)
+    expected = model.base(input_ids=ids, use_cache=False).logits[0, -1:].float()
+    difference = _difference(model.logits(plain[None]), expected)
+    if not difference <= LOGITS_TOLERANCE.get(plain.dtype, 0.02):
+        raise ModelError(
+            f"{model.base.config.model_type} models make logits of hidden states in a way that is "
+            f"not computed here (they differ by {difference:.2g} of the largest)",
+            where=str(folder),
+            advice="choose another architecture; Llama and Qwen families are known to work",
+        )
+
+
+@torch.no_grad()
 def _why_not_flat(model: LanguageModel, rows: list[list[int]], plain: Tensor) -> str:
     """What keeps rows from coming out in a flat batch as they do by themselves, or nothing."""
     kind = model.base.config.model_type
@@ -269,7 +281,7 @@ def _why_not_flat(model: LanguageModel, rows: list[list[int]], plain: Tensor) ->
 def _pad(model: LanguageModel, rows: list[list[int]], plain: Tensor, folder: Path) -> None:
     """Let the model run padded rows; ModelError when not even they come out right."""
     # transformers' sdpa knows no cap on scores.
-    has_cap = getattr(model.base.config, "attn_logit_softcapping", None)
+    has_cap = getattr(model.base.config.get_text_config(), "attn_logit_softcapping", None)
     is_fast = model.base._supports_sdpa and not has_cap
     if model.base._can_set_attn_implementation():
         model.base.set_attn_implementation("sdpa" if is_fast else "eager")
@@ -285,6 +297,8 @@ def _pad(model: LanguageModel, rows: list[list[int]], plain: Tensor, folder: Pat
 
 def _difference(found: Tensor, expected: Tensor) -> float:
     """Largest difference, relative to the largest value."""
+    if found.shape != expected.shape:
+        return float("inf")
     return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
