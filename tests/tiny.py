@@ -27,11 +27,13 @@ TINY_VISION: dict[str, object] = {
     "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
     "num_key_value_heads": 2, "head_dim": 8, "image_size": 28, "patch_size": 14,
 }  # fmt: skip
+UNSET = object()
 FAMILIES: dict[str, dict[str, object]] = {
     "llama": {}, "mistral": {"sliding_window": WINDOW}, "qwen3": {},
     "gemma2": {"query_pre_attn_scalar": 8},
     "gemma3_text": {"sliding_window": WINDOW, "sliding_window_pattern": 2},
     "phi": {"partial_rotary_factor": 0.5}, "gpt2": {},
+    "opt": {"ffn_dim": 64, "word_embed_proj_dim": 32, "dropout": 0.1},
 }  # fmt: skip
 """Architectures that run flat -> what their tiny configurations add."""
 PADDED_FAMILIES: dict[str, dict[str, object]] = {
@@ -66,9 +68,13 @@ def write_tokenizer(folder: Path, template: str = CHATML) -> None:
 
 
 def write_model(folder: Path, family: str = "llama", *, seed: int = 0, **changes: object) -> Path:
-    """Write a whole model folder: 2 layers, 32 wide, 4 heads over 2 key-value heads."""
+    """Write a whole model folder: 2 layers, 32 wide, 4 heads over 2 key-value heads.
+
+    `changes` to its configuration add to what its family adds; UNSET takes a setting away.
+    """
     own = {**FAMILIES, **PADDED_FAMILIES, **MULTIMODAL_FAMILIES}.get(family, {})
     settings: dict[str, object] = {**TINY, **own, **changes}
+    settings = {name: value for name, value in settings.items() if value is not UNSET}
     if family in MULTIMODAL_FAMILIES:
         settings = {"text_config": settings, "vision_config": TINY_VISION}
     write_tokenizer(folder)

@@ -35,7 +35,7 @@ def tokens_seen(model: LanguageModel, ids: list[list[int]], labels: list[list[in
     return seen
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", sorted(FAMILIES.keys() - {"opt"}))  # whose is no module
 def test_only_what_predicts_goes_through_the_last_feed_forward(family: str, tmp_path: Path) -> None:
     seen = tokens_seen(loaded(tmp_path, family), IDS, LABELS)
     # The last prompt token of the first sequence and two of the second; one of them is shared.

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from luthier.errors import ModelError
 from luthier.models import LanguageModel, load_model, pack
-from tiny import write_model
+from tiny import UNSET, write_model
 
 ROW = [5, 12, 3, 8, 9, 20]
 
@@ -31,7 +31,7 @@ HEADS: list[tuple[str, dict[str, Any]]] = [
     ("granite", {"logits_scaling": 8.0}),
     ("hyperclovax", {"logits_scaling": 8.0}),
     ("cohere", {"logit_scale": 0.25}),
-    ("opt", {"ffn_dim": 64, "word_embed_proj_dim": 32}),
+    ("opt", {}),
     ("falcon_h1", {
         "lm_head_multiplier": 0.25, "mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8,
         "mamba_n_groups": 1, "mamba_d_state": 8,
@@ -59,3 +59,26 @@ def test_logits_that_are_made_in_another_way_are_refused(
     folder = write_model(tmp_path, "modernbert-decoder", bos_token_id=1)
     with pytest.raises(ModelError, match=r"modernbert-decoder models make logits .* differ by"):
         loaded(folder, dtype)
+
+
+DROPPING: list[tuple[str, dict[str, Any]]] = [
+    ("opt", {"dropout": 0.5, "layerdrop": 0.5}),
+    ("falcon", {"hidden_dropout": 0.5, "attention_dropout": 0.5, "head_dim": UNSET}),
+    ("bloom", {"hidden_dropout": 0.5}),
+    ("biogpt", {"hidden_dropout_prob": 0.5, "activation_dropout": 0.5, "layerdrop": 0.5}),
+    ("xglm", {"d_model": 32, "ffn_dim": 64, "dropout": 0.5, "activation_dropout": 0.5}),
+    ("gpt2", {"resid_pdrop": 0.5, "attn_pdrop": 0.5}),
+    ("llama", {"attention_dropout": 0.5}),
+]
+
+
+@pytest.mark.parametrize(("family", "changes"), DROPPING)
+def test_nothing_is_dropped_in_training(
+    family: str, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    model = loaded(write_model(tmp_path, family, **changes))
+    batch = pack([ROW], [ROW])
+    with torch.no_grad():
+        expected = model.loss(batch).each
+        model.network.train()
+        assert torch.equal(model.loss(batch).each, expected)

@@ -215,13 +215,22 @@ def silence_dropout(network: nn.Module) -> None:
     """Turn off what dropout the architecture has of its own: only the recipe's is used.
 
     Some old architectures drop a tenth of everything by default, which would make a shared prompt
-    and a separate one differ, and the first loss unlike the model's own.
+    and a separate one differ, and the first loss unlike the model's own. Rates are kept by layers,
+    by blocks (OPT), or read from the configuration at every call (Falcon).
     """
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0  # type: ignore[assignment]
+        _drop_nothing(module)
+        if hasattr(module, "config"):
+            _drop_nothing(module.config)
+
+
+def _drop_nothing(owner: object) -> None:
+    """Set the rates among an object's attributes to zero."""
+    for name, value in list(vars(owner).items()):
+        if "drop" in name and isinstance(value, float):
+            setattr(owner, name, 0.0)
 
 
 def _check_head(model: LanguageModel, folder: Path) -> None:
