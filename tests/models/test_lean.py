@@ -117,6 +117,24 @@ def test_the_adapted_feed_forward_equals_autograd(dtype: torch.dtype) -> None:
     assert_same(found, expected, [x, *(p for pair in learnt for p in pair)], 4 * PRECISIONS[dtype])
 
 
+def test_what_is_given_can_be_changed_in_place() -> None:
+    x = torch.randn(1, 7, 24, requires_grad=True)
+    layer, back = (
+        lean.Adapted(torch.randn(o, i), None, torch.randn(4, i), torch.randn(o, 4))
+        for o, i in ((40, 24), (24, 40))
+    )
+
+    def one() -> Tensor:
+        return lean.adapted_linears(x, layer, layer)[1]
+
+    def block() -> Tensor:
+        return lean.adapted_feed_forward(x, layer, layer, back)
+
+    for give in (one, block):
+        expected = give().clamp(-1, 1)
+        assert_same(give().clamp_(-1, 1), expected, [x], 1e-6)
+
+
 def test_the_adapted_layer_takes_inputs_without_gradient() -> None:
     down, up = torch.randn(4, 24, requires_grad=True), torch.randn(40, 4, requires_grad=True)
     layer = lean.Adapted(torch.randn(40, 24), None, down, up)
