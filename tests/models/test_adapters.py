@@ -22,7 +22,7 @@ from luthier.models import (
 from luthier.models.adapters import LeanLoraLinear, linear_layers
 from luthier.models.rounding import round_evenly
 from luthier.recipe import Embeddings, Full, LastLayers, LoRA, Tuning
-from tiny import write_model
+from tiny import MULTIMODAL_FAMILIES, write_model
 
 IDS = [[5, 6, 7, 8, 9, 10, 11, 12]]
 
@@ -230,3 +230,15 @@ def test_a_whole_model_is_saved_with_its_tokenizer(folder: Path, tmp_path: Path)
     assert torch.equal(states(again), states(model))
     names = {p.name for p in (tmp_path / "saved").iterdir()}
     assert names >= {"tokenizer.json", "chat_template.jinja", "model.safetensors", "config.json"}
+
+
+@pytest.mark.parametrize("tuning", [lora(), LastLayers(count=1)], ids=lambda t: t.kind)
+@pytest.mark.parametrize("family", MULTIMODAL_FAMILIES)
+def test_what_reads_images_is_left_alone(family: str, tuning: Tuning, tmp_path: Path) -> None:
+    model, learnt = learning(write_model(tmp_path, family), tuning)
+    assert all("language_model" in name for name in learnt)
+    model.loss(pack(IDS, IDS)).total.backward()
+    assert all(weight.grad is not None for weight in learnt.values())
+    if tuning.kind == "last-layers":
+        assert {"model.language_model.norm.weight"} < learnt.keys()
+        assert all(".layers.1." in name or ".norm." in name for name in learnt)

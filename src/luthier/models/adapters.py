@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from luthier.errors import ModelError
-from luthier.models.blocks import blocks_of
+from luthier.models.blocks import blocks_of, text_part
 from luthier.models.joint import Joint, join_layers
 from luthier.models.lean import Adapted, adapted_linears
 from luthier.models.loading import LanguageModel
@@ -160,12 +160,12 @@ def _attach(model: PreTrainedModel, lora: LoRA, seed: int) -> PeftModel:
 
 
 def linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
-    """Full name -> linear layer, without the head."""
-    head = model.get_output_embeddings()
+    """Full name -> linear layer of the text part, without the head."""
+    found = set(text_part(model).modules()) - {model.get_output_embeddings()}
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and module is not head
+        if isinstance(module, nn.Linear | Conv1D) and module in found
     }
 
 
@@ -220,7 +220,7 @@ def _no_such_layer(pattern: str, layers: Iterable[str]) -> ModelError:
 def _shortest(ranks: dict[str, int], model: PreTrainedModel) -> list[str]:
     """Target names for PEFT: last parts where they say the same as the full names."""
     short = {name.rsplit(".", 1)[-1] for name in ranks}
-    meant = {name for name in linear_layers(model) if name.rsplit(".", 1)[-1] in short}
+    meant = {name for name, _ in model.named_modules() if name.rsplit(".", 1)[-1] in short}
     return sorted(short if meant == set(ranks) else ranks)
 
 
@@ -236,7 +236,7 @@ def _thaw_last(model: PreTrainedModel, count: int) -> None:
     for block in blocks[len(blocks) - count :]:
         block.requires_grad_(True)
     # What stands beside the blocks and is no embedding: the final norm.
-    beside = [m for n, m in model.base_model.named_children() if n != name.split(".")[0]]
+    beside = [m for n, m in text_part(model).named_children() if n != name.split(".")[0]]
     for module in beside:
         if not any(isinstance(part, nn.Embedding) for part in module.modules()):
             module.requires_grad_(True)
