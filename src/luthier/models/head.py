@@ -87,8 +87,11 @@ def head_loss(hidden: Tensor, head: Head, targets: Tensor, weights: Tensor) -> H
     """Cross-entropy of hidden states against target ids, through a frozen or trained head.
 
     hidden [S, H], targets [S] int64, weights [S] float32. Computed in the dtype of `hidden`, summed
-    in float32.
+    in float32. Where no gradients are wanted, none are formed.
     """
+    if not torch.is_grad_enabled():
+        each = token_losses(hidden, head, targets)
+        return HeadLoss((each * weights).sum(), each)
     total, each = _HeadLoss.apply(hidden, head.weight, head.bias, head, targets, weights)  # type: ignore[no-untyped-call]
     return HeadLoss(total, each)
 
