@@ -194,6 +194,7 @@ def compiled_lean(model: LanguageModel) -> Iterator[None]:
 
     Load no bfloat16 model meanwhile: kernels round elsewhere than transformers does, which over 30
     blocks can be more than its probe allows (SmolLM2: 0.15 of the largest; in float32 1e-6).
+    A model is spread over processes within, not before: its modules are probed here.
     Raises ConfigError when they cannot be compiled here.
     """
     if not probe_devices().can_compile:
