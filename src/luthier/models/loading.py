@@ -161,6 +161,8 @@ def load_model(
             trust_remote_code=allow_remote_code,
             local_files_only=True,
             quantization_config=quantization,
+            # What is quantised stays where it is put, by itself on a GPU.
+            device_map={"": device} if quantization else None,
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(
