@@ -63,7 +63,7 @@ class LeanLoraLinear(LoraLinear):
     def adapted(self, dtype: torch.dtype) -> Adapted | None:
         """The matrices, if the layer is a plain frozen one with one adapter that drops nothing."""
         name, plain = self._only(), self._plain()
-        if name is None or plain is None or plain[0].requires_grad:
+        if name is None or plain is None or any(p is not None and p.requires_grad for p in plain):
             return None
         if not isinstance(self.lora_dropout[name], nn.Identity):
             return None
@@ -80,7 +80,9 @@ class LeanLoraLinear(LoraLinear):
         """The adapter that is added to the layer, if it is one of the plain kind."""
         names = [name for name in self.active_adapters if name in self.lora_A]
         is_plain = len(names) == 1 and not self.lora_variant and not self.disable_adapters
-        return names[0] if is_plain and not self.merged else None
+        if not is_plain or self.merged or self.lora_bias[names[0]]:
+            return None
+        return cast(str, names[0])
 
     def _matrices(self, name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """A, and B times the scale, in the input's dtype."""
