@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from luthier.errors import ModelError
-from luthier.models import LanguageModel, load_model, pack
+from luthier.models import LanguageModel, load_model, loading, pack
 from tiny import UNSET, write_model
 
 ROW = [5, 12, 3, 8, 9, 20]
@@ -82,3 +82,10 @@ def test_nothing_is_dropped_in_training(
         expected = model.loss(batch).each
         model.network.train()
         assert torch.equal(model.loss(batch).each, expected)
+
+
+@pytest.mark.parametrize(("device", "shares"), [("cpu", [True]), ("cuda", [True, False])])
+def test_every_kernel_of_a_device_is_tried(device: str, shares: list[bool]) -> None:
+    """On a GPU, what shares no beginning has a kernel of its own."""
+    batches = loading._probe_batches(loading._probe_rows(), torch.device(device))
+    assert [batch.layout.shares for batch in batches] == shares

@@ -247,6 +247,14 @@ def _probe_rows() -> list[list[int]]:
     return [[*start, 4, 9, 6], [*start, 8, 1], [5, 12, 3, 8]]
 
 
+def _probe_batches(rows: list[list[int]], device: torch.device) -> list[FlatBatch]:
+    """Batches in which the last id of each row is predicted, for every kernel of a device."""
+    labels = [[-100] * (len(row) - 1) + row[-1:] for row in rows]
+    # A GPU has one for what shares beginnings, and may have another for what does not.
+    shares = (True, False) if device.type == "cuda" else (True,)
+    return [pack(rows, labels, share=share) for share in shares]
+
+
 @torch.no_grad()
 def _plain_hidden(model: LanguageModel, rows: list[list[int]]) -> Tensor:
     """Hidden states [N, H] before the last id of each row, by transformers alone."""
@@ -275,14 +283,13 @@ def _why_not_flat(model: LanguageModel, rows: list[list[int]], plain: Tensor) ->
     if not model.base._can_set_attn_implementation():
         return f"{kind} models compute attention in a way of their own"
     model.base.set_attn_implementation(attention.FLAT)
-    labels = [[-100] * (len(row) - 1) + row[-1:] for row in rows]
-    batch = pack(rows, labels).to(model.device)
+    batches = _probe_batches(rows, model.device)
     try:
-        flat = model.predicting_states(batch)
+        found = [model.predicting_states(batch.to(model.device)) for batch in batches]
     except (ModelError, TypeError, RuntimeError) as error:
         return f"{kind} models cannot run without padding: {str(error).splitlines()[0]}"
-    difference = _difference(flat, plain)
-    if difference <= PROBE_TOLERANCE.get(flat.dtype, 0.1):
+    difference = _difference(torch.cat(found), plain.repeat(len(found), 1))
+    if difference <= PROBE_TOLERANCE.get(plain.dtype, 0.1):
         return ""
     return (
         f"{kind} models come out differently without padding (by {difference:.2g} of the largest)"
@@ -297,8 +304,8 @@ def _pad(model: LanguageModel, rows: list[list[int]], plain: Tensor, folder: Pat
     is_fast = model.base._supports_sdpa and not has_cap
     if model.base._can_set_attn_implementation():
         model.base.set_attn_implementation("sdpa" if is_fast else "eager")
-    batch = pack(rows, [[-100] * (len(row) - 1) + row[-1:] for row in rows]).to(model.device)
-    difference = _difference(model.predicting_states(batch), plain)
+    batch = _probe_batches(rows, model.device)[0]
+    difference = _difference(model.predicting_states(batch.to(model.device)), plain)
     if not difference <= PROBE_TOLERANCE.get(plain.dtype, 0.1):
         raise ModelError(
             f"{model.padded_because}, and also with padding (by {difference:.2g})",
