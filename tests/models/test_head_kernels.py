@@ -69,11 +69,10 @@ def test_a_head_that_learns_in_half_precision_is_ours(device: str) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_rounding_puts_no_kernel_out(device: str) -> None:
+def test_a_sum_in_half_precision_is_not_chosen(device: str) -> None:
     hidden, head, targets = batch(device, is_trained=False)
     hidden, head = hidden.detach().bfloat16(), Head(head.weight.bfloat16())
-    for kernel in candidates(head, torch.device(device))[1:]:
-        assert fastest([late, kernel], hidden, head, targets) is kernel
+    assert fastest([late, native], hidden, head, targets) is late
 
 
 def test_what_takes_less_time_is_chosen() -> None:

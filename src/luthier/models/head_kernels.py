@@ -97,7 +97,8 @@ class _Trial(NamedTuple):
 
     def is_like(self, right: "_Trial") -> bool:
         """Whether loss and gradient are those of another trial."""
-        return all(
+        # A sum in bfloat16 would round what the loop scales all gradients by.
+        return self.loss.dtype == right.loss.dtype and all(
             bool((found - expected).norm() <= TOLERANCE * expected.norm())
             for found, expected in (
                 (self.loss.double(), right.loss.double()),
