@@ -234,7 +234,7 @@ def test_a_whole_model_is_saved_with_its_tokenizer(folder: Path, tmp_path: Path)
     assert names >= {"tokenizer.json", "chat_template.jinja", "model.safetensors", "config.json"}
 
 
-@pytest.mark.parametrize("tuning", [lora(), LastLayers(count=1)], ids=lambda t: t.kind)
+@pytest.mark.parametrize("tuning", [lora(), Full(), LastLayers(count=1)], ids=lambda t: t.kind)
 @pytest.mark.parametrize("family", MULTIMODAL_FAMILIES)
 def test_what_reads_images_is_left_alone(family: str, tuning: Tuning, tmp_path: Path) -> None:
     model, learnt = learning(write_model(tmp_path, family), tuning)

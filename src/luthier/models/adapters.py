@@ -128,7 +128,8 @@ def make_trainable(model: LanguageModel, tuning: Tuning, seed: int) -> None:
         if not isinstance(model.network, PeftModel):
             model.network = _attach(model.base, tuning, seed)
     elif isinstance(tuning, Full):
-        model.base.requires_grad_(True)
+        for part in (text_part(model.base), model.base.get_output_embeddings()):
+            part.requires_grad_(True)
     elif isinstance(tuning, Embeddings):
         model.base.get_input_embeddings().requires_grad_(True)
     else:
