@@ -1,10 +1,12 @@
 """What learns: ranks and targets, variants, some weights only, float32 masters, starting again."""
 
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 
 from luthier.errors import ModelError
 from luthier.models import (
@@ -22,7 +24,7 @@ from luthier.models import (
 from luthier.models.adapters import LeanLoraLinear, linear_layers
 from luthier.models.rounding import round_evenly
 from luthier.recipe import Embeddings, Full, LastLayers, LoRA, Tuning
-from tiny import write_model
+from tiny import MULTIMODAL_FAMILIES, write_model
 
 IDS = [[5, 6, 7, 8, 9, 10, 11, 12]]
 
@@ -230,3 +232,42 @@ def test_a_whole_model_is_saved_with_its_tokenizer(folder: Path, tmp_path: Path)
     assert torch.equal(states(again), states(model))
     names = {p.name for p in (tmp_path / "saved").iterdir()}
     assert names >= {"tokenizer.json", "chat_template.jinja", "model.safetensors", "config.json"}
+
+
+@pytest.mark.parametrize("tuning", [lora(), Full(), LastLayers(count=1)], ids=lambda t: t.kind)
+@pytest.mark.parametrize("family", MULTIMODAL_FAMILIES)
+def test_what_reads_images_is_left_alone(family: str, tuning: Tuning, tmp_path: Path) -> None:
+    model, learnt = learning(write_model(tmp_path, family), tuning)
+    assert all("language_model" in name for name in learnt)
+    model.loss(pack(IDS, IDS)).total.backward()
+    assert all(weight.grad is not None for weight in learnt.values())
+    if tuning.kind == "last-layers":
+        assert {"model.language_model.norm.weight"} < learnt.keys()
+        assert all(".layers.1." in name or ".norm." in name for name in learnt)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+@pytest.mark.filterwarnings("ignore:Adapter 'default'")  # PEFT takes biases for torn matrices
+@pytest.mark.parametrize("settings", [{"lora_bias": True}, {"bias": "all"}], ids=str)
+def test_an_adapter_made_elsewhere_counts_with_its_biases(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    base = write_model(tmp_path / "base", "phi")
+    config = LoraConfig(r=4, target_modules=["q_proj", "k_proj", "v_proj", "fc1"], **settings)
+    foreign = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
+    for parameter in foreign.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.3)
+    foreign.save_pretrained(str(tmp_path / "adapter"))
+    loss = foreign(input_ids=torch.tensor(IDS), labels=torch.tensor(IDS)).loss
+    loss.backward()
+    expected = {n: p.grad for n, p in foreign.named_parameters() if p.requires_grad}
+    model = model_of(base)
+    model.network = load_adapter(model.base, tmp_path / "adapter", is_trainable=True)
+    learnt = trained_parameters(model.network)
+    assert learnt.keys() == expected.keys()
+    found = model.loss(pack(IDS, IDS)).total / (len(IDS[0]) - 1)
+    found.backward()
+    torch.testing.assert_close(found, loss, rtol=1e-5, atol=1e-6)
+    for name, weight in learnt.items():
+        torch.testing.assert_close(weight.grad, expected[name], rtol=1e-3, atol=1e-5)

@@ -1,10 +1,13 @@
 """Memory that the process keeps, counted by the pages the system has to hand out."""
 
+import ctypes
 import platform
 import subprocess
 import sys
 
 import pytest
+
+from luthier.models import devices
 
 COUNT = """
 import resource, sys, torch
@@ -33,3 +36,29 @@ def test_blocks_freed_are_taken_again_without_the_system() -> None:
         for how in ("kept", "plain")
     )  # fmt: skip
     assert kept * 10 < plain
+
+
+class Glibc:
+    """What an older or newer version takes as threshold."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.set: dict[int, int] = {}
+
+    def mallopt(self, option: int, value: int) -> int:
+        if option == devices.M_MMAP_THRESHOLD and value > self.most:
+            return 0
+        self.set[option] = value
+        return 1
+
+
+@pytest.mark.parametrize(("most", "kept"), [(2**25, 2**25), (2**62, devices.KEPT_BLOCK)])
+def test_an_older_version_keeps_what_it_can(
+    most: int, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = Glibc(most)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", ""))
+    devices.keep_freed_memory()
+    assert library.set[devices.M_MMAP_THRESHOLD] == kept
+    assert devices.M_TRIM_THRESHOLD in library.set

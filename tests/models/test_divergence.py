@@ -37,5 +37,8 @@ def test_it_is_the_mean_over_answer_tokens_of_the_exact_divergence(tmp_path: Pat
     model.base.set_attn_implementation("luthier_flat")
     expected = sum(divergences) / len(divergences)
     assert expected > 1e-3
+    nothing = Encoded("c", [11, 12, 13], [-100, -100, -100], ())
     for budget in (1, 100):
-        assert kl_to_start(model, ROWS, budget=budget) == pytest.approx(expected, rel=1e-4)
+        assert kl_to_start(model, [*ROWS, nothing], budget=budget) == pytest.approx(
+            expected, rel=1e-4
+        )

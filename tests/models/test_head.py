@@ -64,3 +64,16 @@ def test_a_loss_far_beyond_float32_shares_is_exact() -> None:
     weight = torch.tensor([[200.0], [0.0], [-200.0]])
     found = head_loss(torch.ones(1, 1), Head(weight), torch.tensor([2]), torch.ones(1))
     torch.testing.assert_close(found.each, torch.tensor([400.0]))
+
+
+@torch.no_grad()
+def test_without_gradients_none_are_formed(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    head = Head(torch.randn(300, 8, requires_grad=True), torch.randn(300, requires_grad=True))
+    hidden, targets, weights = torch.randn(40, 8), torch.randint(300, (40,)), torch.rand(40)
+    with torch.enable_grad():
+        expected = head_loss(hidden, head, targets, weights)
+    monkeypatch.delattr(head_module, "_Gradients")
+    found = head_loss(hidden, head, targets, weights)
+    assert torch.equal(found.total, expected.total)
+    assert torch.equal(found.each, expected.each)

@@ -1,5 +1,7 @@
 """Every kernel of the head gives our loss and gradients, and one that does not is never chosen."""
 
+import time
+
 import pytest
 import torch
 from torch import Tensor
@@ -17,6 +19,12 @@ def batch(device: str, *, is_trained: bool) -> tuple[Tensor, Head, Tensor]:
     weight = torch.randn(300, 16, device=device, requires_grad=is_trained)
     hidden = torch.randn(50, 16, device=device, requires_grad=True)
     return hidden, Head(weight), torch.randint(300, (50,), device=device)
+
+
+def late(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
+    """Ours, slowly, so that any other that is right is chosen."""
+    time.sleep(0.05)
+    return ours(hidden, head, targets)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -44,16 +52,32 @@ def test_what_is_wrong_or_cannot_run_is_not_chosen() -> None:
     def broken(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
         raise RuntimeError("not on this device")
 
-    assert fastest([ours, wrong, broken], hidden, head, targets) is ours
+    def misled(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
+        """The loss, with half of its gradient."""
+        loss = ours(hidden, head, targets)
+        return loss / 2 + loss.detach() / 2
+
+    assert fastest([late, wrong, broken, misled], hidden, head, targets) is late
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_head_that_learns_in_half_precision_is_ours(device: str) -> None:
+    _, head, _ = batch(device, is_trained=True)
+    half = Head(head.weight.detach().bfloat16().requires_grad_())
+    assert candidates(half, torch.device(device)) == [ours]
+    assert candidates(half.detached(), torch.device(device)) != [ours]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_sum_in_half_precision_is_not_chosen(device: str) -> None:
+    hidden, head, targets = batch(device, is_trained=False)
+    hidden, head = hidden.detach().bfloat16(), Head(head.weight.bfloat16())
+    assert fastest([late, native], hidden, head, targets) is late
 
 
 def test_what_takes_less_time_is_chosen() -> None:
     hidden, head, targets = batch("cpu", is_trained=False)
-
-    def slow(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
-        return sum((ours(hidden, head, targets) for _ in range(20)), torch.zeros(())) / 20
-
-    assert fastest([slow, ours], hidden, head, targets) is ours
+    assert fastest([late, ours], hidden, head, targets) is ours
 
 
 def test_a_head_that_scales_or_caps_is_ours_on_a_cpu() -> None:

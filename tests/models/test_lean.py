@@ -117,6 +117,24 @@ def test_the_adapted_feed_forward_equals_autograd(dtype: torch.dtype) -> None:
     assert_same(found, expected, [x, *(p for pair in learnt for p in pair)], 4 * PRECISIONS[dtype])
 
 
+def test_what_is_given_can_be_changed_in_place() -> None:
+    x = torch.randn(1, 7, 24, requires_grad=True)
+    layer, back = (
+        lean.Adapted(torch.randn(o, i), None, torch.randn(4, i), torch.randn(o, 4))
+        for o, i in ((40, 24), (24, 40))
+    )
+
+    def one() -> Tensor:
+        return lean.adapted_linears(x, layer, layer)[1]
+
+    def block() -> Tensor:
+        return lean.adapted_feed_forward(x, layer, layer, back)
+
+    for give in (one, block):
+        expected = give().clamp(-1, 1)
+        assert_same(give().clamp_(-1, 1), expected, [x], 1e-6)
+
+
 def test_the_adapted_layer_takes_inputs_without_gradient() -> None:
     down, up = torch.randn(4, 24, requires_grad=True), torch.randn(40, 4, requires_grad=True)
     layer = lean.Adapted(torch.randn(40, 24), None, down, up)
@@ -135,6 +153,15 @@ def test_a_lean_model_gives_the_same_hidden_states(family: str, tmp_path: Path) 
     if family == "llama":
         assert len(changed) == 3 * model.config.num_hidden_layers + 1
     torch.testing.assert_close(model(input_ids=ids).logits, plain, rtol=1e-5, atol=1e-5)
+
+
+def test_a_gated_block_whose_layers_have_no_width_is_left_alone(tmp_path: Path) -> None:
+    """As in the image tower of Gemma 4."""
+    model = AutoModelForCausalLM.from_pretrained(write_model(tmp_path, "gemma4"))
+    lean.make_lean(model)
+    tower = model.model.vision_tower.encoder.layers[0].mlp
+    assert not hasattr(tower.gate_proj, "in_features")
+    assert "forward" not in vars(tower)
 
 
 class OffsetRMSNorm(nn.Module):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
 
 from luthier.errors import ConfigError
 from luthier.models import (
@@ -57,6 +58,22 @@ def test_gradients_equal_those_of_the_dequantised_weights(tmp_path: Path) -> Non
     expected = gradients(plain)
     for name, gradient in gradients(quantized).items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_quantised_model_stays_on_the_device_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CPU, on a machine with a GPU, where transformers would take the GPU."""
+    folder, gpu = write_model(tmp_path), torch.device("meta")
+    chosen = Bnb4BitHfQuantizer.update_device_map
+
+    def update(self: Bnb4BitHfQuantizer, device_map: dict[str, torch.device] | None) -> object:
+        return chosen(self, device_map or {"": gpu})  # type: ignore[no-untyped-call]
+
+    monkeypatch.setattr(Bnb4BitHfQuantizer, "update_device_map", update)
+    cpu = torch.device("cpu")
+    model = load_model(folder, dtype=torch.float32, device=cpu, quantize="nf4")
+    assert {p.device for p in model.base.parameters()} == {cpu}
 
 
 def test_without_bitsandbytes_the_recipe_is_refused(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from luthier.models.attention import attend
 from luthier.models.layout import FlatLayout, Scoring
-from luthier.models.varlen import choose, flash, flex, one_by_one
+from luthier.models.varlen import choose, fits_flash, flash, flex, one_by_one
 
 FOREST = FlatLayout.of((40, 33, 1, 0, 54), (-1, 0, 0, -1, 1))
 APART = FlatLayout.of((40, 33, 1, 54))
@@ -63,6 +63,25 @@ def test_flex_equals_flat(layout: FlatLayout, scoring: Scoring) -> None:
 
 def test_on_a_cpu_the_flat_attention_is_its_own_kernel() -> None:
     assert choose(torch.zeros(1, 4, 1, 8), APART, SCORINGS[0]) is None
+
+
+@pytest.mark.parametrize(
+    ("width", "dtype", "layout", "scoring", "fits"),
+    [
+        (64, torch.bfloat16, APART, SCORINGS[0], True),
+        (256, torch.float16, APART, SCORINGS[1], True),
+        (512, torch.bfloat16, APART, SCORINGS[0], False),  # Gemma 4
+        (60, torch.bfloat16, APART, SCORINGS[0], False),
+        (64, torch.float32, APART, SCORINGS[0], False),
+        (64, torch.bfloat16, FOREST, SCORINGS[0], False),
+        (64, torch.bfloat16, APART, Scoring(0.3, cap=2.0), False),
+    ],
+)
+def test_flash_is_for_what_it_takes(
+    width: int, dtype: torch.dtype, layout: FlatLayout, scoring: Scoring, *, fits: bool
+) -> None:
+    query = torch.zeros(2, layout.num_rows, 3, width, dtype=dtype)
+    assert fits_flash(query, layout, scoring) is fits
 
 
 @NEEDS_GPU

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from journey import SETTINGS, environment, luthier, run_folder, write_task
 
+from luthier.models import probe_devices
+
 
 def by_two(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """A luthier command by two processes of this machine."""
@@ -29,16 +31,22 @@ def record(folder: Path) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    ("sharding", "dtype", "tolerance"),
-    [("none", "float32", 1e-4), ("fsdp", "float32", 1e-4), ("fsdp", "bfloat16", 1e-2)],
-)
+    ("sharding", "dtype", "compile_", "tolerance"),
+    [
+        ("none", "float32", "never", 1e-4), ("fsdp", "float32", "never", 1e-4),
+        ("fsdp", "bfloat16", "never", 1e-2), ("fsdp", "float32", "always", 1e-4),
+    ],
+)  # fmt: skip
 def test_two_processes_give_the_run_of_one(
-    tmp_path: Path, sharding: str, dtype: str, tolerance: float
+    tmp_path: Path, sharding: str, dtype: str, compile_: str, tolerance: float
 ) -> None:
+    if compile_ == "always" and not probe_devices().can_compile:
+        pytest.skip("there is no compiler")
     tuning = {"kind": "lora", "rank": 4} if sharding == "none" else {"kind": "full"}
     runtime = {**SETTINGS["runtime"], "dtype": dtype}
     write_task(tmp_path / "one", tuning=tuning, runtime=runtime)
-    write_task(tmp_path / "two", tuning=tuning, runtime={**runtime, "sharding": sharding})
+    apart = {**runtime, "sharding": sharding, "compile": compile_}
+    write_task(tmp_path / "two", tuning=tuning, runtime=apart)
     one = luthier(tmp_path / "one", "train", "recipe.yaml")
     assert one.code == 0, one.error
     two = by_two(tmp_path / "two", "train", "recipe.yaml")

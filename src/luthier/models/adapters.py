@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from luthier.errors import ModelError
-from luthier.models.blocks import blocks_of
+from luthier.models.blocks import blocks_of, text_part
 from luthier.models.joint import Joint, join_layers
 from luthier.models.lean import Adapted, adapted_linears
 from luthier.models.loading import LanguageModel
@@ -63,7 +63,7 @@ class LeanLoraLinear(LoraLinear):
     def adapted(self, dtype: torch.dtype) -> Adapted | None:
         """The matrices, if the layer is a plain frozen one with one adapter that drops nothing."""
         name, plain = self._only(), self._plain()
-        if name is None or plain is None or plain[0].requires_grad:
+        if name is None or plain is None or any(p is not None and p.requires_grad for p in plain):
             return None
         if not isinstance(self.lora_dropout[name], nn.Identity):
             return None
@@ -80,7 +80,9 @@ class LeanLoraLinear(LoraLinear):
         """The adapter that is added to the layer, if it is one of the plain kind."""
         names = [name for name in self.active_adapters if name in self.lora_A]
         is_plain = len(names) == 1 and not self.lora_variant and not self.disable_adapters
-        return names[0] if is_plain and not self.merged else None
+        if not is_plain or self.merged or self.lora_bias[names[0]]:
+            return None
+        return cast(str, names[0])
 
     def _matrices(self, name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """A, and B times the scale, in the input's dtype."""
@@ -126,7 +128,8 @@ def make_trainable(model: LanguageModel, tuning: Tuning, seed: int) -> None:
         if not isinstance(model.network, PeftModel):
             model.network = _attach(model.base, tuning, seed)
     elif isinstance(tuning, Full):
-        model.base.requires_grad_(True)
+        for part in (text_part(model.base), model.base.get_output_embeddings()):
+            part.requires_grad_(True)
     elif isinstance(tuning, Embeddings):
         model.base.get_input_embeddings().requires_grad_(True)
     else:
@@ -169,12 +172,12 @@ def _attach(model: PreTrainedModel, lora: LoRA, seed: int) -> PeftModel:
 
 
 def linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
-    """Full name -> linear layer, without the head."""
-    head = model.get_output_embeddings()
+    """Full name -> linear layer of the text part, without the head."""
+    found = set(text_part(model).modules()) - {model.get_output_embeddings()}
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and module is not head
+        if isinstance(module, nn.Linear | Conv1D) and module in found
     }
 
 
@@ -229,7 +232,7 @@ def _no_such_layer(pattern: str, layers: Iterable[str]) -> ModelError:
 def _shortest(ranks: dict[str, int], model: PreTrainedModel) -> list[str]:
     """Target names for PEFT: last parts where they say the same as the full names."""
     short = {name.rsplit(".", 1)[-1] for name in ranks}
-    meant = {name for name in linear_layers(model) if name.rsplit(".", 1)[-1] in short}
+    meant = {name for name, _ in model.named_modules() if name.rsplit(".", 1)[-1] in short}
     return sorted(short if meant == set(ranks) else ranks)
 
 
@@ -250,7 +253,7 @@ def _thaw_last(model: PreTrainedModel, count: int) -> None:
         block.requires_grad_(True)
     name, _ = blocks_of(model)
     # What stands beside the blocks and is no embedding: the final norm.
-    beside = [m for n, m in model.base_model.named_children() if n != name.split(".")[0]]
+    beside = [m for n, m in text_part(model).named_children() if n != name.split(".")[0]]
     for module in beside:
         if not any(isinstance(part, nn.Embedding) for part in module.modules()):
             module.requires_grad_(True)

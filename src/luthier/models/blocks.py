@@ -5,7 +5,7 @@ tokens that predict nothing is read by nobody: of a long prompt with a short ans
 all of them. Losses and gradients stay the same.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +15,16 @@ WORTH = 0.9
 """Where a larger share of the tokens predict something, all are computed."""
 
 
+def text_part(model: PreTrainedModel) -> nn.Module:
+    """What computes hidden states of text; what reads images or sound lies outside."""
+    return cast(nn.Module, model.get_decoder())
+
+
 def blocks_of(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
-    """The model's transformer blocks in order, and their name in its base model."""
+    """The model's transformer blocks in order, and their name in its text part."""
     return next(
         (name, module)
-        for name, module in model.base_model.named_modules()
+        for name, module in text_part(model).named_modules()
         if isinstance(module, nn.ModuleList)
     )
 

@@ -79,6 +79,8 @@ def choose_device(name: str, threads: int) -> torch.device:
 
 KEPT_BLOCK = 2**30
 """Bytes from which a freed block of memory is given back to the system."""
+OLD_KEPT_BLOCK = 2**25
+"""The most that older versions of glibc take for it, half of a heap."""
 
 
 def keep_freed_memory() -> None:
@@ -89,9 +91,11 @@ def keep_freed_memory() -> None:
     """
     if platform.libc_ver()[0] != "glibc":
         return
-    library = ctypes.CDLL(None)
-    library.mallopt(M_MMAP_THRESHOLD, KEPT_BLOCK)
-    library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    set_option = ctypes.CDLL(None).mallopt
+    # Were it refused, the threshold would stay where it is: the option below keeps it from growing.
+    if not set_option(M_MMAP_THRESHOLD, KEPT_BLOCK):
+        set_option(M_MMAP_THRESHOLD, OLD_KEPT_BLOCK)
+    set_option(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def precision(name: str) -> torch.dtype:

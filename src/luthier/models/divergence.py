@@ -19,12 +19,15 @@ from luthier.tokens import Encoded
 def kl_to_start(model: LanguageModel, encoded: Sequence[Encoded], *, budget: int) -> float:
     """Mean KL(model || model without its adapter) in nats per supervised token.
 
-    `budget` bounds the tokens computed at once; a sequence longer than it is computed alone.
+    `budget` bounds the tokens computed at once; a sequence longer than it is computed alone. At
+    least one token is supervised.
     """
     total, count = 0.0, 0
     for start, end in cut_in_order([e.num_tokens for e in encoded], budget):
         rows = encoded[start:end]
         batch = pack([e.input_ids for e in rows], [e.labels for e in rows]).to(model.device)
+        if not len(batch.targets):
+            continue
         now = model.predicting_states(batch)
         with model.without_adapter():
             before = model.predicting_states(batch)

@@ -53,6 +53,27 @@ class Head:
         return Head(self.weight.detach(), bias, self.scale, self.cap)
 
 
+SCALES = ("logit_scale", "lm_head_multiplier")
+"""What logits are multiplied by, in the configurations of transformers."""
+DIVISORS = ("logits_scaling", "logits_mup_width_multiplier")
+"""What they are divided by, in all but MULTIPLY."""
+MULTIPLY = ("hyperclovax",)
+CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+
+
+def head_of(layer: Any, config: Any) -> Head:
+    """The head of a model's last layer, scaled and capped as its text configuration says."""
+    scale, divisor = _setting(config, SCALES) or 1.0, _setting(config, DIVISORS) or 1.0
+    scale = scale * divisor if config.model_type in MULTIPLY else scale / divisor
+    return Head(layer.weight, getattr(layer, "bias", None), scale, _setting(config, CAPS))
+
+
+def _setting(config: Any, names: tuple[str, ...]) -> float | None:
+    """What a configuration says under the first of the names it knows."""
+    found = (getattr(config, name, None) for name in names)
+    return next((float(value) for value in found if value), None)
+
+
 class HeadLoss(NamedTuple):
     """Losses of supervised positions: the weighted sum to minimise, and each position's own."""
 
@@ -66,8 +87,11 @@ def head_loss(hidden: Tensor, head: Head, targets: Tensor, weights: Tensor) -> H
     """Cross-entropy of hidden states against target ids, through a frozen or trained head.
 
     hidden [S, H], targets [S] int64, weights [S] float32. Computed in the dtype of `hidden`, summed
-    in float32.
+    in float32. Where no gradients are wanted, none are formed.
     """
+    if not torch.is_grad_enabled():
+        each = token_losses(hidden, head, targets)
+        return HeadLoss((each * weights).sum(), each)
     total, each = _HeadLoss.apply(hidden, head.weight, head.bias, head, targets, weights)  # type: ignore[no-untyped-call]
     return HeadLoss(total, each)
 

@@ -54,7 +54,9 @@ class Adapted(NamedTuple):
 def adapted_linears(x: Tensor, *layers: Adapted) -> tuple[Tensor, ...]:
     """The output of each layer for the same x [..., I]; their adapters share one product with x."""
     matrices = [matrix for layer in layers for matrix in layer]
-    return cast(tuple[Tensor, ...], _AdaptedLinears.apply(x, *matrices))  # type: ignore[no-untyped-call]
+    outputs = _AdaptedLinears.apply(x, *matrices)  # type: ignore[no-untyped-call]
+    # Shaped out here: what a function gives as a view may not be changed in place (OLMo clamps).
+    return tuple(output.view(*x.shape[:-1], -1) for output in outputs)
 
 
 def adapted_feed_forward(x: Tensor, gate: Adapted, up: Adapted, down: Adapted) -> Tensor:
@@ -63,7 +65,8 @@ def adapted_feed_forward(x: Tensor, gate: Adapted, up: Adapted, down: Adapted) -
     The adapters of gate and up share one product with x; what goes into down is not kept for the
     backward pass, but computed again.
     """
-    return cast(Tensor, _AdaptedFeedForward.apply(x, *gate, *up, *down))  # type: ignore[no-untyped-call]
+    output: Tensor = _AdaptedFeedForward.apply(x, *gate, *up, *down)  # type: ignore[no-untyped-call]
+    return output.view(*x.shape[:-1], -1)
 
 
 class _RmsNorm(torch.autograd.Function):
@@ -148,15 +151,14 @@ class _AdaptedLinears(torch.autograd.Function):
         layers, flat = _layers(matrices), x.flatten(0, -2)
         inners = _inners(flat, layers)
         ctx.save_for_backward(x, *inners, *matrices)
-        outputs = [layer.output(flat, inner) for layer, inner in zip(layers, inners, strict=True)]
-        return tuple(output.view(*x.shape[:-1], -1) for output in outputs)
+        return tuple(layer.output(flat, inner) for layer, inner in zip(layers, inners, strict=True))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, *saved = ctx.saved_tensors
         inners, layers = saved[: len(gradients)], _layers(saved[len(gradients) :])
-        flat, grads = x.flatten(0, -2), [gradient.flatten(0, -2) for gradient in gradients]
-        grad_x, learnt = _backward(flat, layers, inners, grads, ctx.needs_input_grad[0])
+        flat = x.flatten(0, -2)
+        grad_x, learnt = _backward(flat, layers, inners, gradients, ctx.needs_input_grad[0])
         return None if grad_x is None else grad_x.view_as(x), *learnt
 
 
@@ -170,13 +172,13 @@ class _AdaptedFeedForward(torch.autograd.Function):
         product = _run(_gated_forward, opening, lifted)
         (inner_down,) = _inners(product, (down,))
         ctx.save_for_backward(x, inner_gate, inner_up, inner_down, opening, lifted, *matrices)
-        return down.output(product, inner_down).view(*x.shape[:-1], -1)
+        return down.output(product, inner_down)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, inner_gate, inner_up, inner_down, opening, lifted, *matrices = ctx.saved_tensors
         gate, up, down = _layers(matrices)
-        flat, grad = x.flatten(0, -2), gradients[0].flatten(0, -2)
+        flat, grad = x.flatten(0, -2), gradients[0]
         low = grad @ down.up
         grad_product = (low @ down.down).addmm_(grad, down.weight)
         grad_gate, grad_up, product = _run(_gated_backward, grad_product, opening, lifted)
@@ -245,7 +247,9 @@ def _norm(self: Any, hidden_states: Tensor) -> Tensor:
 
 def _is_gated(module: nn.Module) -> bool:
     parts = {name for name, _ in module.named_children()}
-    return {"gate_proj", "up_proj", "down_proj"} <= parts
+    if not {"gate_proj", "up_proj", "down_proj"} <= parts:
+        return False
+    return hasattr(module.gate_proj, "in_features")  # which layers that only hold a linear one lack
 
 
 def _gated_width(module: Any) -> int:

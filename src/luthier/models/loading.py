@@ -23,7 +23,7 @@ from luthier.models import attention, head_kernels
 from luthier.models.blocks import narrow_last
 from luthier.models.devices import probe_devices
 from luthier.models.flat import FlatBatch, pack
-from luthier.models.head import Head, HeadLoss, head_loss, token_losses
+from luthier.models.head import Head, HeadLoss, head_loss, head_of, token_losses
 from luthier.models.head_kernels import HeadKernel
 from luthier.models.lean import compile_kernels, make_lean
 from luthier.models.padded import unfold
@@ -33,6 +33,8 @@ T = TypeVar("T")
 
 PROBE_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6, torch.bfloat16: 0.1}
 """Largest relative difference of hidden states between flat and plain attention, by precision."""
+LOGITS_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4, torch.bfloat16: 0.02}
+"""Likewise of logits from equal hidden states, ours in float32; a cap that is left out is more."""
 
 
 @dataclass
@@ -92,14 +94,7 @@ class LanguageModel:
     @property
     def head(self) -> Head:
         """What turns hidden states into logits."""
-        layer, config = self.base.get_output_embeddings(), self.base.config
-        return Head(
-            layer.weight,
-            getattr(layer, "bias", None),
-            float(getattr(config, "logit_scale", None) or 1.0)
-            / float(getattr(config, "logits_scaling", None) or 1.0),
-            getattr(config, "final_logit_softcapping", None),
-        )
+        return head_of(self.base.get_output_embeddings(), self.base.config.get_text_config())
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [N, V] in float32 of hidden states [N, H]."""
@@ -151,7 +146,8 @@ def load_model(
 ) -> LanguageModel:
     """Load a causal language model with frozen weights, ready for flat batches.
 
-    Raises ModelError when the folder is no causal language model, or its attention cannot run flat.
+    Raises ModelError when the folder is no causal language model, or does not compute here what it
+    computes in transformers.
     """
     attention.register()
     quantization = four_bits(dtype) if quantize == "nf4" else None
@@ -165,6 +161,8 @@ def load_model(
             trust_remote_code=allow_remote_code,
             local_files_only=True,
             quantization_config=quantization,
+            # What is quantised stays where it is put, by itself on a GPU.
+            device_map={"": device} if quantization else None,
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(
@@ -182,6 +180,7 @@ def load_model(
     silence_dropout(model)
     rows = _probe_rows()
     plain = _plain_hidden(loaded, rows)
+    _check_logits(loaded, rows[-1], plain[-1], folder)
     narrow_last(model)
     if device.type == "cpu":  # on a GPU they pay once compiled
         make_lean(model)
@@ -197,6 +196,7 @@ def compiled_lean(model: LanguageModel) -> Iterator[None]:
 
     Load no bfloat16 model meanwhile: kernels round elsewhere than transformers does, which over 30
     blocks can be more than its probe allows (SmolLM2: 0.15 of the largest; in float32 1e-6).
+    A model is spread over processes within, not before: its modules are probed here.
     Raises ConfigError when they cannot be compiled here.
     """
     if not probe_devices().can_compile:
@@ -218,13 +218,22 @@ def silence_dropout(network: nn.Module) -> None:
     """Turn off what dropout the architecture has of its own: only the recipe's is used.
 
     Some old architectures drop a tenth of everything by default, which would make a shared prompt
-    and a separate one differ, and the first loss unlike the model's own.
+    and a separate one differ, and the first loss unlike the model's own. Rates are kept by layers,
+    by blocks (OPT), or read from the configuration at every call (Falcon).
     """
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0  # type: ignore[assignment]
+        _drop_nothing(module)
+        if hasattr(module, "config"):
+            _drop_nothing(module.config)
+
+
+def _drop_nothing(owner: object) -> None:
+    """Set the rates among an object's attributes to zero."""
+    for name, value in list(vars(owner).items()):
+        if "drop" in name and isinstance(value, float):
+            setattr(owner, name, 0.0)
 
 
 def _check_head(model: LanguageModel, folder: Path) -> None:
@@ -238,10 +247,33 @@ def _probe_rows() -> list[list[int]]:
     return [[*start, 4, 9, 6], [*start, 8, 1], [5, 12, 3, 8]]
 
 
+def _probe_batches(rows: list[list[int]], device: torch.device) -> list[FlatBatch]:
+    """Batches in which the last id of each row is predicted, for every kernel of a device."""
+    labels = [[-100] * (len(row) - 1) + row[-1:] for row in rows]
+    # A GPU has one for what shares beginnings, and may have another for what does not.
+    shares = (True, False) if device.type == "cuda" else (True,)
+    return [pack(rows, labels, share=share) for share in shares]
+
+
 @torch.no_grad()
 def _plain_hidden(model: LanguageModel, rows: list[list[int]]) -> Tensor:
     """Hidden states [N, H] before the last id of each row, by transformers alone."""
     return torch.stack([_last_hidden(model, row[:-1]) for row in rows])
+
+
+@torch.no_grad()
+def _check_logits(model: LanguageModel, row: list[int], plain: Tensor, folder: Path) -> None:
+    """Whether the head gives the model's own logits of the hidden state before a row's last id."""
+    ids = torch.tensor([row[:-1]], device=model.device)
+    expected = model.base(input_ids=ids, use_cache=False).logits[0, -1:].float()
+    difference = _difference(model.logits(plain[None]), expected)
+    if not difference <= LOGITS_TOLERANCE.get(plain.dtype, 0.02):
+        raise ModelError(
+            f"{model.base.config.model_type} models make logits of hidden states in a way that is "
+            f"not computed here (they differ by {difference:.2g} of the largest)",
+            where=str(folder),
+            advice="choose another architecture; Llama and Qwen families are known to work",
+        )
 
 
 @torch.no_grad()
@@ -251,14 +283,13 @@ def _why_not_flat(model: LanguageModel, rows: list[list[int]], plain: Tensor) ->
     if not model.base._can_set_attn_implementation():
         return f"{kind} models compute attention in a way of their own"
     model.base.set_attn_implementation(attention.FLAT)
-    labels = [[-100] * (len(row) - 1) + row[-1:] for row in rows]
-    batch = pack(rows, labels).to(model.device)
+    batches = _probe_batches(rows, model.device)
     try:
-        flat = model.predicting_states(batch)
+        found = [model.predicting_states(batch.to(model.device)) for batch in batches]
     except (ModelError, TypeError, RuntimeError) as error:
         return f"{kind} models cannot run without padding: {str(error).splitlines()[0]}"
-    difference = _difference(flat, plain)
-    if difference <= PROBE_TOLERANCE.get(flat.dtype, 0.1):
+    difference = _difference(torch.cat(found), plain.repeat(len(found), 1))
+    if difference <= PROBE_TOLERANCE.get(plain.dtype, 0.1):
         return ""
     return (
         f"{kind} models come out differently without padding (by {difference:.2g} of the largest)"
@@ -269,12 +300,12 @@ def _why_not_flat(model: LanguageModel, rows: list[list[int]], plain: Tensor) ->
 def _pad(model: LanguageModel, rows: list[list[int]], plain: Tensor, folder: Path) -> None:
     """Let the model run padded rows; ModelError when not even they come out right."""
     # transformers' sdpa knows no cap on scores.
-    has_cap = getattr(model.base.config, "attn_logit_softcapping", None)
+    has_cap = getattr(model.base.config.get_text_config(), "attn_logit_softcapping", None)
     is_fast = model.base._supports_sdpa and not has_cap
     if model.base._can_set_attn_implementation():
         model.base.set_attn_implementation("sdpa" if is_fast else "eager")
-    batch = pack(rows, [[-100] * (len(row) - 1) + row[-1:] for row in rows]).to(model.device)
-    difference = _difference(model.predicting_states(batch), plain)
+    batch = _probe_batches(rows, model.device)[0]
+    difference = _difference(model.predicting_states(batch.to(model.device)), plain)
     if not difference <= PROBE_TOLERANCE.get(plain.dtype, 0.1):
         raise ModelError(
             f"{model.padded_because}, and also with padding (by {difference:.2g})",
@@ -285,6 +316,8 @@ def _pad(model: LanguageModel, rows: list[list[int]], plain: Tensor, folder: Pat
 
 def _difference(found: Tensor, expected: Tensor) -> float:
     """Largest difference, relative to the largest value."""
+    if found.shape != expected.shape:
+        return float("inf")
     return ((found - expected).abs().max() / expected.abs().max()).item()
 
 

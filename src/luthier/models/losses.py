@@ -25,6 +25,8 @@ def answer_losses(
     for start, end in cut_in_order([len(e.input_ids) for e in encoded], budget):
         rows = encoded[start:end]
         batch = pack([e.input_ids for e in rows], [e.labels for e in rows])
+        if not len(batch.targets):
+            continue
         each = model.loss(batch.to(model.device)).each.double().cpu()
         sums[start:end].index_add_(0, batch.owners, each)
     return [

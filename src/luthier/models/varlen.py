@@ -17,6 +17,9 @@ from torch.nn import functional
 
 from luthier.models.layout import FlatLayout, Scoring
 
+FLASH_WIDTH = 256
+"""Widest heads, in multiples of 8, that torch's varlen attention takes."""
+
 Kernel = Callable[[Tensor, Tensor, Tensor, FlatLayout, Scoring], Tensor]
 
 
@@ -24,18 +27,24 @@ def choose(query: Tensor, layout: FlatLayout, scoring: Scoring) -> Kernel | None
     """The kernel for a batch on a GPU; None where `attend` itself is to compute it."""
     if query.device.type != "cuda" or layout.num_known:
         return None
-    is_half = query.dtype in (torch.bfloat16, torch.float16)
-    if is_half and scoring.cap is None and not layout.shares and _has_flash(query.device):
+    if fits_flash(query, layout, scoring) and _has_flash(query.device):
         return flash
     if find_spec("triton") is not None:
         return flex
     return one_by_one if scoring.cap is None else None
 
 
+def fits_flash(query: Tensor, layout: FlatLayout, scoring: Scoring) -> bool:
+    """Whether torch's varlen attention computes such a batch."""
+    width = query.shape[-1]
+    is_fitting = query.dtype in (torch.bfloat16, torch.float16) and scoring.cap is None
+    return is_fitting and not layout.shares and width <= FLASH_WIDTH and width % 8 == 0
+
+
 def flash(
     query: Tensor, key: Tensor, value: Tensor, layout: FlatLayout, scoring: Scoring
 ) -> Tensor:
-    """By torch's varlen attention; half precision, no shared beginnings, no cap."""
+    """By torch's varlen attention; what `fits_flash`."""
     from torch.nn.attention.varlen import varlen_attn
 
     num_heads, _, groups, _ = query.shape

@@ -75,8 +75,6 @@ def learn(
         _with_references(model, prepared, split.encoded, ranks, circumstances.referenced)
         for split in (prepared.train, prepared.validation)
     )
-    if recipe.runtime.sharding == "fsdp":
-        shard(model)
 
     def check() -> Measured:
         measured = measure(model, objective, held_out, budget, ranks)
@@ -99,6 +97,8 @@ def learn(
     )
     compiled = compiled_lean(model) if recipe.runtime.compile == "always" else nullcontext()
     with compiled:
+        if recipe.runtime.sharding == "fsdp":
+            shard(model)  # once it is lean, which is probed with whole weights
         outcome = train(model, objective, learnt, recipe.training, surroundings)
     return outcome, _whole(model, prepared) if model.root is not None else model
 
