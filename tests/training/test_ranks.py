@@ -77,20 +77,28 @@ CASES = (
 )  # fmt: skip
 
 
-def run(count: int, cases: list[Case]) -> list[tuple[list[float], list[float]]]:
-    """Losses of steps and of validations of each case, trained by `count` processes."""
+def launched(count: int, script: Path, content: str, *arguments: str) -> str:
+    """The last line that a script says, run by `count` processes."""
     here = Path(__file__).parent
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-    script = Path(cases[0][1]).parent / "script.py"
-    script.write_text(SCRIPT)
+    script.write_text(content)
+    paths = (here, here.parent, here.parents[1] / "src")
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", *(launch if count > 1 else []), str(script),
-         json.dumps(cases)],
+        [sys.executable, "-W", "ignore", *(launch if count > 1 else []), str(script), *arguments],
         capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": f"{here}:{here.parent}", "PYTHONWARNINGS": "ignore"},
+        env={
+            **os.environ, "PYTHONPATH": ":".join(map(str, paths)), "PYTHONWARNINGS": "ignore"
+        },
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    return [(losses, checks) for losses, checks in json.loads(done.stdout.splitlines()[-1])]
+    return done.stdout.splitlines()[-1]
+
+
+def run(count: int, cases: list[Case]) -> list[tuple[list[float], list[float]]]:
+    """Losses of steps and of validations of each case, trained by `count` processes."""
+    script = Path(cases[0][1]).parent / "script.py"
+    said = launched(count, script, SCRIPT, json.dumps(cases))
+    return [(losses, checks) for losses, checks in json.loads(said)]
 
 
 def case(
@@ -135,6 +143,61 @@ def test_a_run_resumes_on_another_number_of_processes(
     third = run(2, [case(folder, place, "sft", tuning)])[0][0]
     assert [len(part) for part in (first, second, third)] == [2, 2, 2]
     assert [*first, *second, *third] == pytest.approx(whole, rel=1e-5)
+
+
+GATHERED = """
+import sys
+from pathlib import Path
+import torch
+from safetensors.torch import load_file
+from test_exactness import examples
+from luthier.models import gather, load_model, make_trainable, shard, trained_parameters
+from luthier.recipe import SFT, Full, Training
+from luthier.training import *
+
+torch.set_num_threads(1)
+ranks, rows = join_ranks(is_sharded=True), examples(SFT())
+
+def start():
+    model = load_model(Path(sys.argv[1]), dtype=torch.float32, device=torch.device("cpu"))
+    make_trainable(model, Full(), seed=0)
+    return model
+
+model, objective = start(), build_objective(SFT(), share_prefixes=True)
+shard(model)
+place, losses = Path(sys.argv[2]), iter([3.0, 1.0, 2.0])
+
+def validate():
+    measure(model, objective, rows[:3], 60, ranks)
+    return Measured(next(losses), {})
+
+training = Training.model_validate({
+    "epochs": 3, "batch_size": len(rows), "micro_batch_tokens": 60, "max_length": 100,
+    "learning_rate": 2e-3, "evaluate_every": 1, "checkpoint_every": 3, "patience": 99,
+})
+train(model, objective, rows, training, Surroundings(
+    place, "r", validate, lambda event: None, lambda: False, memory=lambda: 0, ranks=ranks,
+))
+whole = start()
+gather(model, whole)
+best = load_file(place / "best-00000002.safetensors")
+found = trained_parameters(whole.network)
+different = [name for name in best if not torch.equal(best[name], found[name])]
+leave_ranks()
+if ranks.is_first:
+    print(len(best), *different)
+"""
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_model_gathered_from_processes_is_the_best_one(
+    folder: Path, tmp_path: Path, count: int
+) -> None:
+    """Of a run whose last weights, which the last validation saw, are worse."""
+    said = launched(count, tmp_path / "script.py", GATHERED, str(folder), str(tmp_path / "run"))
+    num_weights, *different = said.split()
+    assert int(num_weights) > 10
+    assert different == []
 
 
 @pytest.mark.parametrize("damage", ["missing", "flipped"])
