@@ -27,6 +27,7 @@ from luthier.training.memory import Activations
 PREFIX, BEST = "step-", "best-"
 HASHES = "sha256.json"
 FILES = ("trained.safetensors", "optimizer.safetensors", "state.json")
+SHARED = ("/qmap1", "/qmap2")
 KEPT = 2
 """Newest checkpoints kept; the older ones are removed once a newer one is complete."""
 
@@ -286,8 +287,11 @@ def hash_file(path: Path) -> str:
 def _moments(
     parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> dict[str, Tensor]:
-    return {
+    found = {
         f"{name}/{key}": torch.as_tensor(value).detach().cpu().contiguous()
         for name, parameter in parameters.items()
         for key, value in optimizer.state.get(parameter, {}).items()
     }
+    # bitsandbytes gives all parameters one table of what its 8 bits mean, and a file of
+    # safetensors holds no tensor twice; the tables are small, the moments are not copied.
+    return {k: x.clone() if k.endswith(SHARED) else x for k, x in found.items()}
