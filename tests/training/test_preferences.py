@@ -49,9 +49,9 @@ def examples(method: Method, count: int = 5) -> list[EncodedExample]:
     return made
 
 
-def tiny_model(folder: Path) -> LanguageModel:
+def tiny_model(folder: Path, dropout: float = 0.0) -> LanguageModel:
     model = load_model(folder, dtype=torch.float32, device=torch.device("cpu"))
-    make_trainable(model, LoRA(rank=4), seed=0)
+    make_trainable(model, LoRA(rank=4, dropout=dropout), seed=0)
     return model
 
 
@@ -70,9 +70,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("llama"))
 
 
-def prepared(folder: Path, method: Method) -> tuple[LanguageModel, list[EncodedExample]]:
-    """A moved model, and examples with references of the model before it moved."""
-    model, found = tiny_model(folder), examples(method)
+def prepared(
+    folder: Path, method: Method, dropout: float = 0.0
+) -> tuple[LanguageModel, list[EncodedExample]]:
+    """A model, and examples with references of it."""
+    model, found = tiny_model(folder, dropout), examples(method)
     return model, with_references(found, reference_logprobs(model, found, 10_000))
 
 
@@ -143,9 +145,16 @@ def test_one_prompt_for_both_answers_equals_two_encodings(folder: Path, method: 
 
 
 def trained(
-    folder: Path, place: Path, method: Method, budget: int, **settings: object
+    folder: Path,
+    place: Path,
+    method: Method,
+    budget: int,
+    *,
+    dropout: float = 0.0,
+    stop_after: int = 99,
+    **settings: object,
 ) -> tuple[list[StepDone], LanguageModel]:
-    model, found = prepared(folder, method)
+    model, found = prepared(folder, method, dropout)
     steps: list[StepDone] = []
     training = Training.model_validate({
         "epochs": 4, "batch_size": 4, "micro_batch_tokens": budget, "max_length": 100,
@@ -153,9 +162,9 @@ def trained(
     })  # fmt: skip
     surroundings = Surroundings(
         place, "r", None, lambda e: steps.append(e) if isinstance(e, StepDone) else None,
-        lambda: False, memory=lambda: 0,
+        lambda: len(steps) >= stop_after, memory=lambda: 0,
     )  # fmt: skip
-    train(model, build_objective(method, share_prefixes=True), found, training, surroundings)
+    train(model, build_objective(method, share_prefixes=not dropout), found, training, surroundings)
     return steps, model
 
 
@@ -172,6 +181,28 @@ def test_micro_batches_change_nothing_and_training_prefers_the_chosen(
     assert whole[-1].loss < whole[0].loss
     assert whole[-1].watched["preference_accuracy"] == 1.0
     assert whole[-1].watched["reward_margin"] > 0
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.kind)
+def test_a_resumed_training_with_dropout_is_bit_equal(
+    folder: Path, tmp_path: Path, method: Method
+) -> None:
+    def stopped(place: str, stop_after: int = 99) -> tuple[list[float], LanguageModel]:
+        steps, model = trained(
+            folder, tmp_path / place, method, 60, dropout=0.3, stop_after=stop_after
+        )
+        return [step.loss for step in steps], model
+
+    torch.manual_seed(1)
+    whole, model = stopped("whole")
+    torch.manual_seed(2)
+    first, _ = stopped("cut", 2)
+    torch.manual_seed(3)
+    rest, resumed = stopped("cut")
+    assert first + rest == whole
+    weights = trained_parameters(resumed.network)
+    for name, weight in trained_parameters(model.network).items():
+        assert torch.equal(weight, weights[name]), name
 
 
 def test_before_the_first_step_dpo_knows_no_preference(folder: Path, tmp_path: Path) -> None:

@@ -90,18 +90,16 @@ class Gradients:
         Random numbers (dropout) follow from the seed and the rank.
         """
         squeezed: list[Squeezed] = []
+        drawn = hash((seed, self.ranks.rank))
         count = self.objective.count([self.examples[i] for i in chosen])
         mine = self.ranks.divide(chosen, self.lengths)[self.ranks.rank]
         baseline = 0.0
         if self.objective.has_baseline:
-            own = self._fitting(lambda: self._baseline(mine), squeezed)
+            own = self._fitting(lambda: self._baseline(mine), drawn, squeezed)
             baseline = self.ranks.sum(own)[0] / len(chosen)
-
-        def accumulate() -> Tally:
-            torch.manual_seed(hash((seed, self.ranks.rank)))
-            return self._accumulate(mine, len(chosen), count, baseline)
-
-        tally = self._fitting(accumulate, squeezed)
+        tally = self._fitting(
+            lambda: self._accumulate(mine, len(chosen), count, baseline), drawn, squeezed
+        )
         self.ranks.sum_gradients(self.trained.masters.values())
         names = list(tally.watched)
         loss, num_tokens, *watched = self.ranks.sum(
@@ -115,9 +113,10 @@ class Gradients:
         )
         return tally, squeezed
 
-    def _fitting(self, compute: Callable[[], T], squeezed: list[Squeezed]) -> T:
+    def _fitting(self, compute: Callable[[], T], seed: int, squeezed: list[Squeezed]) -> T:
         """What is computed, begun anew with less at once for as long as memory runs out."""
         while True:
+            torch.manual_seed(seed)
             try:
                 return compute()
             except RuntimeError as error:
