@@ -4,12 +4,16 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import psutil
 import pytest
-from journey import SETTINGS, Done, luthier, run_folder, start, write_task
+from journey import SETTINGS, Done, environment, luthier, run_folder, start, write_task
+
+from luthier.training.ranks import TIMEOUT
 
 pytest.importorskip("ray", reason="the extra luthier[ray] is missing")
 
@@ -62,6 +66,36 @@ def kill_a_worker_after(folder: Path, num_steps: int, of: int) -> None:
     workers = [p for p in family if "RayTrainWorker" in " ".join(p.cmdline())]
     assert len(workers) == 2, [p.cmdline() for p in family]
     os.kill(workers[-1].pid, signal.SIGKILL)
+
+
+WATCHED = """
+import sys
+from pathlib import Path
+import torch
+import torch.distributed as dist
+from luthier.pipeline import Cluster, tune_on_ray
+from luthier.recipe import read_recipe
+
+place = Path.cwd() / "timeout"
+
+def note_timeout():
+    exchange = dist.distributed_c10d._get_default_group()._get_backend(torch.device("cpu"))
+    place.write_text(str(exchange.options._timeout.total_seconds()))
+    return lambda event: None
+
+tune_on_ray(read_recipe(Path("recipe.yaml")), Cluster("local", (1, 1)), note_timeout)
+"""
+
+
+def test_workers_wait_as_long_as_the_first_one_needs_for_the_prompts(tmp_path: Path) -> None:
+    write_task(tmp_path)
+    (tmp_path / "watched.py").write_text(WATCHED)
+    done = subprocess.run(
+        [sys.executable, "watched.py"], cwd=tmp_path, env=environment(), timeout=300,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert float((tmp_path / "timeout").read_text()) == TIMEOUT.total_seconds()
 
 
 def test_a_cluster_that_is_not_there_is_said(tmp_path: Path) -> None:

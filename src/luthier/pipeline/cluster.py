@@ -21,6 +21,7 @@ from luthier.pipeline.tuning import Tuned, tune
 from luthier.recipe import ReadRecipe, Recipe
 from luthier.runs import Mirror, Workspace
 from luthier.training import Saved
+from luthier.training.ranks import TIMEOUT
 
 Observer = Callable[[], Callable[[Event], None]]
 
@@ -74,6 +75,8 @@ def tune_on_ray(read: ReadRecipe, cluster: Cluster, make_observer: Observer) -> 
                 use_gpu=read.recipe.runtime.device == "cuda",
                 resources_per_worker={"CPU": cluster.cores},
             ),
+            # Ray joins the workers, and would have them wait half an hour for the first one.
+            torch_config=ray.train.torch.TorchConfig(timeout_s=int(TIMEOUT.total_seconds())),
             run_config=ray.train.RunConfig(
                 storage_path=place,
                 failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
