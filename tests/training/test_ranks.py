@@ -200,6 +200,60 @@ def test_a_model_gathered_from_processes_is_the_best_one(
     assert different == []
 
 
+SQUEEZED = """
+import sys
+from pathlib import Path
+import torch
+from test_exactness import examples
+from luthier.errors import TrainingError
+from luthier.models import load_model, make_trainable, shard
+from luthier.recipe import SFT, Full, Training
+from luthier.training import *
+from luthier.training.objectives import Losses
+
+class OutOfMemory(torch.autograd.Function):
+    @staticmethod
+    def forward(context, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(context, gradient):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+class Limited(SupervisedObjective):
+    def losses(self, model, batch, examples, baseline):
+        found = super().losses(model, batch, examples, baseline)
+        return Losses(OutOfMemory.apply(found.total)) if batch.num_tokens > 60 else found
+
+torch.set_num_threads(1)
+ranks, rows = join_ranks(is_sharded=True), examples(SFT())
+model = load_model(Path(sys.argv[1]), dtype=torch.float32, device=torch.device("cpu"))
+make_trainable(model, Full(), seed=0)
+shard(model)
+training = Training.model_validate({
+    "epochs": 1, "batch_size": len(rows), "micro_batch_tokens": 400, "max_length": 100,
+    "learning_rate": 2e-3, "evaluate_every": 1, "checkpoint_every": 3, "patience": 99,
+})
+try:
+    train(model, Limited(share_prefixes=True), rows, training, Surroundings(
+        Path(sys.argv[2]), "r", None, lambda e: None, lambda: False, lambda: 0, ranks,
+    ))
+except TrainingError as error:
+    print(error)
+else:
+    print("it went on")
+"""
+
+
+def test_running_out_of_memory_is_said_where_a_step_cannot_begin_anew(
+    folder: Path, tmp_path: Path
+) -> None:
+    """Of a process alone, too: an aborted backward pass leaves FSDP without gradients."""
+    said = launched(1, tmp_path / "script.py", SQUEEZED, str(folder), str(tmp_path / "run"))
+    assert "memory ran out" in said
+    assert "set training.micro_batch_tokens below 400" in said
+
+
 @pytest.mark.parametrize("damage", ["missing", "flipped"])
 def test_a_checkpoint_with_a_bad_part_is_passed_over(
     folder: Path, tmp_path: Path, damage: str

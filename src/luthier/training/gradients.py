@@ -176,9 +176,11 @@ class Gradients:
     def _squeeze(self) -> Squeezed:
         free_memory()
         longest = max(self.lengths)
-        if self.model.root is not None and self.ranks.count > 1:
+        if self.model.root is not None:
+            # The others wait for this process, and what is broken off in a backward pass leaves
+            # a spread-out model without gradients for the rest of the run.
             raise TrainingError(
-                "memory ran out, and a model spread over processes cannot go on alone",
+                "memory ran out, and a model with runtime.sharding: fsdp cannot begin a step anew",
                 advice=f"set training.micro_batch_tokens below {self.budget}, or "
                 "training.activations: recompute",
             )
