@@ -97,14 +97,19 @@ def write_folder(place: Path, tensors: dict[str, dict[str, Tensor]], texts: dict
             (unfinished / name).write_text(text, encoding="utf-8")
         hashes = {file.name: hash_file(file) for file in sorted(unfinished.iterdir())}
         (unfinished / HASHES).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
-        for file in unfinished.iterdir():
-            _make_durable(file)
-        shutil.rmtree(place, ignore_errors=True)
-        unfinished.rename(place)
-        _make_durable(place.parent)
+        put_in_place(unfinished, place)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise unwritable(place, error) from error
+
+
+def put_in_place(unfinished: Path, place: Path) -> None:
+    """Give a complete folder its name, once what is in it is on the disk."""
+    for file in unfinished.iterdir():
+        _make_durable(file)
+    shutil.rmtree(place, ignore_errors=True)
+    unfinished.rename(place)
+    _make_durable(place.parent)
 
 
 def _make_durable(path: Path) -> None:
@@ -140,7 +145,9 @@ def write_weights(path: Path, weights: dict[str, Tensor]) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({n: w.detach().cpu() for n, w in weights.items()}, unfinished)
         digest = hash_file(unfinished)
+        _make_durable(unfinished)
         unfinished.replace(path)
+        _make_durable(path.parent)
     except (OSError, SafetensorError) as error:
         unfinished.unlink(missing_ok=True)
         raise unwritable(path, error) from error
@@ -220,7 +227,7 @@ def find_newest(folder: Path, recipe_hash: str) -> tuple[Path | None, list[Check
 
 
 def _check_whole(place: Path) -> None:
-    """Raise CheckpointError unless every file of a checkpoint is as it was written."""
+    """Raise CheckpointError unless a checkpoint's files, and the best weights, are as written."""
     try:
         hashes = json.loads((place / HASHES).read_text())
         changed = [name for name, digest in hashes.items() if hash_file(place / name) != digest]
@@ -230,6 +237,13 @@ def _check_whole(place: Path) -> None:
         raise CheckpointError(
             f"{', '.join(changed) or HASHES} is not as it was written: the disk changed it, "
             "or somebody did",
+            where=str(place),
+        )
+    state = json.loads((place / "state.json").read_text())
+    best = best_weights(place.parent, state["best_step"])
+    if state["best_sha256"] and not (best.is_file() and hash_file(best) == state["best_sha256"]):
+        raise CheckpointError(
+            f"names the best weights {best.name}, which are not as they were written",
             where=str(place),
         )
 

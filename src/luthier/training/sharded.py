@@ -25,6 +25,7 @@ from luthier.training.checkpoints import (
     Progress,
     hash_file,
     list_checkpoints,
+    put_in_place,
     unwritable,
 )
 from luthier.training.ranks import Ranks
@@ -57,8 +58,7 @@ def save_sharded(
             (unfinished / "state.json").write_text(json.dumps(asdict(progress), indent=1))
             hashes = {file.name: hash_file(file) for file in sorted(unfinished.iterdir())}
             (unfinished / HASHES).write_text(json.dumps(hashes, indent=1))
-            shutil.rmtree(place, ignore_errors=True)
-            unfinished.rename(place)
+            put_in_place(unfinished, place)
             for old in list_checkpoints(folder)[:-KEPT]:
                 shutil.rmtree(old, ignore_errors=True)
         ranks.wait()
