@@ -254,6 +254,46 @@ def test_running_out_of_memory_is_said_where_a_step_cannot_begin_anew(
     assert "set training.micro_batch_tokens below 400" in said
 
 
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+import torch
+from luthier.errors import CheckpointError
+from luthier.models import load_model, make_trainable, shard, trained_parameters
+from luthier.recipe import Full
+from luthier.training import *
+from luthier.training.checkpoints import Progress
+from luthier.training.optimizers import build_optimizer
+from luthier.training.sharded import save_sharded
+
+ranks, place = join_ranks(is_sharded=True), Path(sys.argv[2])
+model = load_model(Path(sys.argv[1]), dtype=torch.float32, device=torch.device("cpu"))
+make_trainable(model, Full(), seed=0)
+shard(model)
+parameters = trained_parameters(model.network)
+optimizer = build_optimizer(parameters.values(), "adamw", 0.0)
+if ranks.rank == ranks.count - 1:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    save_sharded(place, Progress(2, "r"), parameters, optimizer, ranks)
+except CheckpointError as error:
+    said = f"{error} LEFT {[path.name for path in place.iterdir()]}"
+leave_ranks()
+if ranks.is_first:
+    print(said)
+"""
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_part_that_cannot_be_written_is_said_by_all_and_leaves_nothing(
+    folder: Path, tmp_path: Path, count: int
+) -> None:
+    """No file of the last process may become as large as its part."""
+    said = launched(count, tmp_path / "script.py", FULL_DISK, str(folder), str(tmp_path / "run"))
+    assert "step-00000002: cannot be written: File too large; free some disk space" in said
+    assert said.endswith("LEFT []")
+
+
 @pytest.mark.parametrize("damage", ["missing", "flipped"])
 def test_a_checkpoint_with_a_bad_part_is_passed_over(
     folder: Path, tmp_path: Path, damage: str

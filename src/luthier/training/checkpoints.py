@@ -173,7 +173,7 @@ def read_weights(path: Path, parameters: dict[str, torch.nn.Parameter], sha256: 
     load_weights(weights, parameters)
 
 
-def unwritable(place: Path, error: OSError | SafetensorError) -> CheckpointError:
+def unwritable(place: Path, error: BaseException) -> CheckpointError:
     """What is raised when a checkpoint cannot be written."""
     said = re.search(r"I/O error: (.+) \(os error", str(error))
     reason = error.strerror if isinstance(error, OSError) else said[1] if said else error

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import (
     HuggingFaceStorageReader,
     HuggingFaceStorageWriter,
@@ -62,8 +63,13 @@ def save_sharded(
             for old in list_checkpoints(folder)[:-KEPT]:
                 shutil.rmtree(old, ignore_errors=True)
         ranks.wait()
-    except OSError as error:
-        raise unwritable(place, error) from error
+    except (OSError, CheckpointException) as error:
+        if ranks.is_first:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        cause: BaseException = error
+        if isinstance(error, CheckpointException):  # torch's, no Exception: rank -> what it met
+            cause = next(iter(error.failures.values()))[0]
+        raise unwritable(place, cause) from error
 
 
 def load_sharded(
