@@ -124,8 +124,19 @@ def test_the_largest_micro_batch_is_tried_first(folder: Path, tmp_path: Path) ->
 
 def test_trying_uses_no_random_number(folder: Path, tmp_path: Path) -> None:
     """Two trainings, one of which runs out of memory in the middle, draw the same dropout."""
+
+    class LimitedOnce(Limited):
+        """In the middle of the second step, with its longest example alone in a batch."""
+
+        def losses(self, *args: Any, **kwargs: Any) -> Losses:
+            self.most = 0 if len(self.seen) == 4 else 1000
+            return super().losses(*args, **kwargs)
+
     whole, weights = run(folder, tmp_path / "a", Limited(1000), dropout=0.3, micro_batch_tokens=33)
-    again, others = run(folder, tmp_path / "b", Limited(60), dropout=0.3, micro_batch_tokens=33)
+    once = LimitedOnce(1000)
+    again, others = run(folder, tmp_path / "b", once, dropout=0.3, micro_batch_tokens=33)
+    kinds = [e if isinstance(e, Squeezed) else type(e).__name__ for e in again]
+    assert kinds[:3] == ["StepDone", Squeezed(33, "recompute"), "StepDone"]
     assert losses(whole) == losses(again)
     assert all(torch.equal(weights[name], others[name]) for name in weights)
 

@@ -95,6 +95,43 @@ def test_the_formulas() -> None:
     assert orpo(pairs, 0.1).losses.item() == pytest.approx(3 - 0.1 * log_sigmoid)
 
 
+@pytest.mark.parametrize("likelier", [0.0, 9.0])
+def test_kto_is_its_formula(folder: Path, likelier: float) -> None:
+    """1 - sigmoid(+-beta (log-ratio - z)), z the mean log-ratio of prompts with other answers."""
+    method = KTO(beta=0.3, good_weight=1.5)
+    model, found = tiny_model(folder), examples(method)
+    rated = [example for example in found if isinstance(example, EncodedRated)]
+    references = [two_encodings(model, example).detach() - likelier for example in rated]
+    found = with_references(found, [(own.item(), other.item()) for own, other in references])
+    shifted(model)
+    parameters = list(trained_parameters(model.network).values())
+    ratios = [
+        two_encodings(model, example) - reference
+        for example, reference in zip(rated, references, strict=True)
+    ]
+    mean = sum(other.item() for _, other in ratios) / len(rated)
+    assert (mean > 0) == (likelier > 0), "a mean below 0 counts as 0"
+    z = max(0.0, mean)
+    terms = [
+        1.5 / (1 + torch.exp(0.3 * (ratio - z))) if example.is_good
+        else 1 / (1 + torch.exp(-0.3 * (ratio - z)))
+        for example, (ratio, _) in zip(rated, ratios, strict=True)
+    ]  # fmt: skip
+    expected = torch.stack(terms).sum()
+    objective = build_objective(method, share_prefixes=True)
+    for budget in (1, 60, 10_000):
+        measured = measure(model, objective, found, budget)
+        assert measured.loss == pytest.approx(expected.item() / len(rated), rel=1e-5)
+    baseline = objective.baseline(model, found) / len(found)
+    assert baseline == pytest.approx(mean, rel=1e-4)
+    total = objective.losses(model, objective.collate(found), found, baseline).total
+    for a, b in zip(
+        torch.autograd.grad(total, parameters), torch.autograd.grad(expected, parameters),
+        strict=True,
+    ):  # fmt: skip
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * max(1, b.abs().max().item()))
+
+
 def test_orpo_is_finite_for_answers_that_are_certain() -> None:
     certain = torch.zeros(1, requires_grad=True)
     pairs = Pairs(certain, *(torch.tensor([x]) for x in (-5.0, 3.0, 3.0, 0.0, 0.0)))
@@ -103,7 +140,7 @@ def test_orpo_is_finite_for_answers_that_are_certain() -> None:
     assert torch.autograd.grad(loss, certain)[0].isfinite().all()
 
 
-def two_encodings(model: LanguageModel, pair: EncodedPair) -> Tensor:
+def two_encodings(model: LanguageModel, pair: EncodedPair | EncodedRated) -> Tensor:
     """Log-likelihoods of both answers by transformers alone, each sequence on its own."""
     found = []
     for encoded in pair.sequences:
