@@ -334,6 +334,15 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(folder: Path, tmp_pat
     assert list_checkpoints(tmp_path) == []
 
 
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_validation_loss_that_is_not_finite_is_no_best_one(
+    folder: Path, tmp_path: Path, loss: float
+) -> None:
+    with pytest.raises(TrainingError, match=f"step 3: the validation loss is {loss}"):
+        run(tiny_model(folder), tmp_path, validate=lambda: Measured(loss, {}))
+    assert not list(tmp_path.glob("best-*"))
+
+
 def test_a_checkpoint_of_another_recipe_is_refused(folder: Path, tmp_path: Path) -> None:
     run(tiny_model(folder), tmp_path, max_steps=2)
     with pytest.raises(CheckpointError, match="belongs to another recipe"):
@@ -368,6 +377,17 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(
     assert next(e.step for e in events if isinstance(e, StepDone)) == 3
     for name, weight in weights_of(whole).items():
         assert torch.equal(weight, weights_of(resumed)[name])
+
+
+@pytest.mark.parametrize("content", [None, b"", b"[]", b"{}"])
+def test_a_run_that_passed_over_a_checkpoint_saves_beside_it(
+    folder: Path, tmp_path: Path, content: bytes | None
+) -> None:
+    run(tiny_model(folder), tmp_path, is_interrupted=stop_after_saving(2))
+    place = tmp_path / "step-00000004" / "state.json"
+    place.unlink() if content is None else place.write_bytes(content)
+    outcome = run(tiny_model(folder), tmp_path, is_interrupted=lambda: True)
+    assert (outcome.status, outcome.num_steps) == ("interrupted", 3)
 
 
 def stop_after_saving(count: int) -> Callable[[], bool]:

@@ -128,11 +128,19 @@ def best_weights(folder: Path, step: int) -> Path:
 
 def remove_old_best(folder: Path) -> None:
     """Remove best weights that no checkpoint speaks of any more."""
-    states = [json.loads((place / "state.json").read_text()) for place in list_checkpoints(folder)]
-    wanted = {best_weights(folder, state["best_step"]) for state in states}
+    wanted = {_best_named(place) for place in list_checkpoints(folder)}
     for file in folder.glob(f"{BEST}*.safetensors"):
         if file not in wanted:
             file.unlink(missing_ok=True)
+
+
+def _best_named(place: Path) -> Path | None:
+    """The best weights that a checkpoint names; None when it is damaged and nobody can tell."""
+    try:
+        state = json.loads((place / "state.json").read_text())
+        return best_weights(place.parent, state["best_step"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 def write_weights(path: Path, weights: dict[str, Tensor]) -> str:
