@@ -24,7 +24,7 @@ from luthier.tokens import EncodedRated
 from luthier.training import *
 
 torch.set_num_threads(1)
-ranks = join_ranks(is_sharded=True)
+ranks = join_ranks("cpu", is_sharded=True)
 METHODS = {"sft": SFT(), "dpo": DPO(), "kto": KTO(good_weight=1.5)}
 
 def trained(folder, place, method, tuning, stop_after):
@@ -156,7 +156,7 @@ from luthier.recipe import SFT, Full, Training
 from luthier.training import *
 
 torch.set_num_threads(1)
-ranks, rows = join_ranks(is_sharded=True), examples(SFT())
+ranks, rows = join_ranks("cpu", is_sharded=True), examples(SFT())
 
 def start():
     model = load_model(Path(sys.argv[1]), dtype=torch.float32, device=torch.device("cpu"))
@@ -226,7 +226,7 @@ class Limited(SupervisedObjective):
         return Losses(OutOfMemory.apply(found.total)) if batch.num_tokens > 60 else found
 
 torch.set_num_threads(1)
-ranks, rows = join_ranks(is_sharded=True), examples(SFT())
+ranks, rows = join_ranks("cpu", is_sharded=True), examples(SFT())
 model = load_model(Path(sys.argv[1]), dtype=torch.float32, device=torch.device("cpu"))
 make_trainable(model, Full(), seed=0)
 shard(model)
@@ -266,7 +266,7 @@ from luthier.training.checkpoints import Progress
 from luthier.training.optimizers import build_optimizer
 from luthier.training.sharded import save_sharded
 
-ranks, place = join_ranks(is_sharded=True), Path(sys.argv[2])
+ranks, place = join_ranks("cpu", is_sharded=True), Path(sys.argv[2])
 model = load_model(Path(sys.argv[1]), dtype=torch.float32, device=torch.device("cpu"))
 make_trainable(model, Full(), seed=0)
 shard(model)
@@ -312,6 +312,22 @@ def test_a_checkpoint_with_a_bad_part_is_passed_over(
     again = run(1, [case(folder, place, "sft", "full+fsdp")])[0][0]
     assert again[:2] == pytest.approx(whole[2:], rel=1e-5), "it goes on from step 2, not 4"
     assert len(again) == 4
+
+
+ON_CPU = """
+import torch
+import torch.distributed as dist
+from luthier.training import join_ranks, leave_ranks
+
+torch.cuda.is_available = lambda: True
+join_ranks("cpu", is_sharded=True)
+print(dist.get_backend())
+leave_ranks()
+"""
+
+
+def test_a_gpu_that_is_not_computed_on_exchanges_nothing(tmp_path: Path) -> None:
+    assert launched(1, tmp_path / "script.py", ON_CPU) == "gloo"
 
 
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=40), st.integers(1, 9), st.integers(0, 3))
