@@ -108,6 +108,16 @@ def test_a_cluster_that_is_not_there_is_said(tmp_path: Path) -> None:
     assert "add --ray local, or start the command with torchrun" in done.error
 
 
+def test_what_a_worker_refuses_is_said_as_without_a_cluster(tmp_path: Path) -> None:
+    """Here, a learning rate after which no loss is a number."""
+    write_task(tmp_path, training={**SETTINGS["training"], "learning_rate": 1e30})
+    done = luthier(tmp_path, *ON_RAY[:4], "--workers", "1")
+    assert done.code == 2, done
+    said = done.error.splitlines()[-1]
+    assert said.startswith("error: step 2: the loss is nan")
+    assert said.endswith("lower training.learning_rate; the last checkpoint is untouched")
+
+
 def test_a_run_goes_on_from_the_storage_where_nothing_of_it_is_left(tmp_path: Path) -> None:
     """As on another cluster, whose disks know nothing of the run."""
     storage = (tmp_path / "storage").as_uri()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from luthier.errors import ConfigError, missing_package
+from luthier.errors import ConfigError, LuthierError, missing_package
 from luthier.pipeline.events import Event, Ready
 from luthier.pipeline.preparing import prepare
 from luthier.pipeline.tuning import Tuned, tune
@@ -46,8 +46,8 @@ class Cluster:
 def tune_on_ray(read: ReadRecipe, cluster: Cluster, make_observer: Observer) -> Tuned:
     """Go the whole path on a cluster. Raises ConfigError when Ray is missing or cannot be reached.
 
-    `make_observer` is called in the first worker and gives what its events are shown to. What a
-    worker raises comes back as Ray's error, with the worker's own inside.
+    `make_observer` is called in the first worker and gives what its events are shown to. A
+    LuthierError of a worker is raised here; anything else comes back as Ray's error.
     """
     ray = _ray()
     read = replace(read, recipe=_with_whole_paths(read.recipe))
@@ -83,6 +83,11 @@ def tune_on_ray(read: ReadRecipe, cluster: Cluster, make_observer: Observer) -> 
             ),
         )  # fmt: skip
         trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        said = _said_by_worker(error)
+        if said is None:
+            raise
+        raise said from error
     finally:
         ray.shutdown()
     if cluster.storage:
@@ -111,6 +116,17 @@ def _connect(ray: Any, address: str) -> None:
             where=f"--ray {address}",
             accepted="the address that ray start prints, auto, or local",
         ) from error
+
+
+def _said_by_worker(error: Exception) -> LuthierError | None:
+    """The LuthierError that a worker ended with, of the lowest rank."""
+    failures = dict(getattr(error, "worker_failures", {}))
+    for _, failure in sorted(failures.items()):
+        # Ray wraps an error in one of its own that also holds the traceback.
+        for found in (failure, *failure.args):
+            if isinstance(found, LuthierError):
+                return found
+    return None
 
 
 def _work(settings: dict[str, Any]) -> None:
