@@ -314,6 +314,36 @@ def test_a_checkpoint_with_a_bad_part_is_passed_over(
     assert len(again) == 4
 
 
+COUNTED = """
+import sys
+from pathlib import Path
+import torch
+from test_exactness import examples
+from luthier.models import load_model, make_trainable
+from luthier.models.trained import TrainedWeights
+from luthier.recipe import SFT, LoRA
+from luthier.training import *
+from luthier.training.gradients import Gradients
+
+ranks, rows = join_ranks("cpu"), examples(SFT())
+model = load_model(Path(sys.argv[1]), dtype=torch.float32, device=torch.device("cpu"))
+make_trainable(model, LoRA(rank=4), seed=0)
+objective = SupervisedObjective(share_prefixes=False)
+gradients = Gradients(model, objective, rows, TrainedWeights(model.network), ranks)
+tally, _ = gradients.of_step(range(len(rows)), 0)
+leave_ranks()
+if ranks.is_first:
+    print(tally.num_computed - tally.num_filler, sum(row.num_tokens - 1 for row in rows))
+"""
+
+
+def test_what_a_step_computes_is_counted_on_all_processes(folder: Path, tmp_path: Path) -> None:
+    """All tokens but the last one of each row, which is learnt only."""
+    said = launched(2, tmp_path / "script.py", COUNTED, str(folder))
+    found, expected = said.split()
+    assert found == expected
+
+
 ON_CPU = """
 import torch
 import torch.distributed as dist

@@ -6,7 +6,7 @@ halved and the step begun anew.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
@@ -101,17 +101,20 @@ class Gradients:
             lambda: self._accumulate(mine, len(chosen), count, baseline), drawn, squeezed
         )
         self.ranks.sum_gradients(self.trained.masters.values())
-        names = list(tally.watched)
-        loss, num_tokens, *watched = self.ranks.sum(
-            tally.loss, tally.num_tokens, *(tally.watched[name] for name in names)
+        return self._summed(tally), squeezed
+
+    def _summed(self, tally: Tally) -> Tally:
+        """What all ranks computed together."""
+        loss, *numbers = self.ranks.sum(
+            tally.loss,
+            tally.num_tokens,
+            tally.num_computed,
+            tally.num_filler,
+            *tally.watched.values(),
         )
-        tally = replace(
-            tally,
-            loss=loss,
-            num_tokens=int(num_tokens),
-            watched=dict(zip(names, watched, strict=True)),
-        )
-        return tally, squeezed
+        tokens, computed, filler, *watched = numbers
+        means = dict(zip(tally.watched, watched, strict=True))
+        return Tally(loss, int(tokens), int(computed), int(filler), means)
 
     def _fitting(self, compute: Callable[[], T], seed: int, squeezed: list[Squeezed]) -> T:
         """What is computed, begun anew with less at once for as long as memory runs out."""
