@@ -13,6 +13,7 @@ import psutil
 import pytest
 from journey import SETTINGS, Done, environment, luthier, run_folder, start, write_task
 
+from luthier.runs import Mirror, Workspace
 from luthier.training.ranks import TIMEOUT
 
 pytest.importorskip("ray", reason="the extra luthier[ray] is missing")
@@ -142,6 +143,40 @@ def test_a_run_goes_on_from_the_storage_where_nothing_of_it_is_left(tmp_path: Pa
     assert (copied / "report.html").read_bytes() == (
         run_folder(tmp_path) / "report.html"
     ).read_bytes()
+
+
+ON_NODES = """
+import os, sys
+from pathlib import Path
+from luthier.pipeline.cluster import pull_to_nodes
+from luthier.runs import Mirror
+from luthier.training import join_ranks, leave_ranks
+
+join_ranks("cpu")
+rank, local_rank = int(os.environ["RANK"]), int(os.environ["RANK"]) % 2
+mirror = Mirror(sys.argv[1], Path(f"node-{int(os.environ['RANK']) // 2}"))
+pull_to_nodes(mirror, rank, local_rank)
+assert list(Path(f"node-{rank // 2}").glob("runs/*/run.json")), rank
+leave_ranks()
+"""
+
+
+def test_runs_are_brought_to_every_node_before_one_is_looked_for(tmp_path: Path) -> None:
+    """Such as one that another starts from; two nodes of two workers each."""
+    here, url = Workspace.open(tmp_path / "here"), (tmp_path / "store").as_uri()
+    run = here.start(
+        "rows", {}, recipe_hash="r", data_fingerprint="d", data_files={}, model_source="m",
+        model_revision="", model_sha256="s",
+    )  # fmt: skip
+    here.close()
+    Mirror(url, tmp_path / "here").push(run.id)
+    (tmp_path / "nodes.py").write_text(ON_NODES)
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4"]
+    done = subprocess.run(
+        [sys.executable, *launch, "nodes.py", url], cwd=tmp_path, env=environment(), timeout=300,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from luthier.pipeline.preparing import prepare
 from luthier.pipeline.tuning import Tuned, tune
 from luthier.recipe import ReadRecipe, Recipe
 from luthier.runs import Mirror, Workspace
-from luthier.training import Saved
+from luthier.training import Saved, join_ranks
 from luthier.training.ranks import TIMEOUT
 
 Observer = Callable[[], Callable[[Event], None]]
@@ -134,19 +134,33 @@ def _work(settings: dict[str, Any]) -> None:
     ray = _ray()
     context = ray.train.get_context()
     os.environ["LOCAL_WORLD_SIZE"] = str(context.get_local_world_size())
-    is_first = context.get_world_rank() == 0
-    if not is_first:
+    mirror = Mirror(settings["place"], settings["read"].recipe.runtime.workspace)
+    if settings["copies"]:
+        pull_to_nodes(mirror, context.get_world_rank(), context.get_local_rank())
+    if context.get_world_rank() != 0:
         tune(prepare(settings["read"]))
         return
-    mirror = Mirror(settings["place"], settings["read"].recipe.runtime.workspace)
     observe = settings["make_observer"]()
     if settings["copies"]:
-        mirror.pull()
         observe = _copying(observe, mirror)
     tuned = tune(prepare(settings["read"]), observe)
     if settings["copies"]:
         mirror.push(tuned.run.id)
     mirror.write(settings["note"], tuned.run.id)
+
+
+def pull_to_nodes(mirror: Mirror, rank: int, local_rank: int) -> None:
+    """Bring the runs to every node before a process looks for one; all of them must call.
+
+    The first node is served before the others: where they see its disk, nothing is left to fetch.
+    """
+    wait = join_ranks("cpu").wait
+    if rank == 0:
+        mirror.pull()
+    wait()
+    if rank != 0 and local_rank == 0:
+        mirror.pull()
+    wait()
 
 
 def _copying(observe: Callable[[Event], None], mirror: Mirror) -> Callable[[Event], None]:
