@@ -4,12 +4,17 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import psutil
 import pytest
-from journey import SETTINGS, Done, luthier, run_folder, start, write_task
+from journey import SETTINGS, Done, environment, luthier, run_folder, start, write_task
+
+from luthier.runs import Mirror, Workspace
+from luthier.training.ranks import TIMEOUT
 
 pytest.importorskip("ray", reason="the extra luthier[ray] is missing")
 
@@ -64,6 +69,36 @@ def kill_a_worker_after(folder: Path, num_steps: int, of: int) -> None:
     os.kill(workers[-1].pid, signal.SIGKILL)
 
 
+WATCHED = """
+import sys
+from pathlib import Path
+import torch
+import torch.distributed as dist
+from luthier.pipeline import Cluster, tune_on_ray
+from luthier.recipe import read_recipe
+
+place = Path.cwd() / "timeout"
+
+def note_timeout():
+    exchange = dist.distributed_c10d._get_default_group()._get_backend(torch.device("cpu"))
+    place.write_text(str(exchange.options._timeout.total_seconds()))
+    return lambda event: None
+
+tune_on_ray(read_recipe(Path("recipe.yaml")), Cluster("local", (1, 1)), note_timeout)
+"""
+
+
+def test_workers_wait_as_long_as_the_first_one_needs_for_the_prompts(tmp_path: Path) -> None:
+    write_task(tmp_path)
+    (tmp_path / "watched.py").write_text(WATCHED)
+    done = subprocess.run(
+        [sys.executable, "watched.py"], cwd=tmp_path, env=environment(), timeout=300,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert float((tmp_path / "timeout").read_text()) == TIMEOUT.total_seconds()
+
+
 def test_a_cluster_that_is_not_there_is_said(tmp_path: Path) -> None:
     write_task(tmp_path)
     done = luthier(tmp_path, "train", "recipe.yaml", "--ray", "127.0.0.1:1", "--workers", "2")
@@ -77,6 +112,16 @@ def test_a_cluster_that_is_not_there_is_said(tmp_path: Path) -> None:
         done = luthier(tmp_path, "train", "recipe.yaml", *options)
         assert done.code == 2
         assert advice in done.error
+
+
+def test_what_a_worker_refuses_is_said_as_without_a_cluster(tmp_path: Path) -> None:
+    """Here, a learning rate after which no loss is a number."""
+    write_task(tmp_path, training={**SETTINGS["training"], "learning_rate": 1e30})
+    done = luthier(tmp_path, *ON_RAY[:4], "--workers", "1")
+    assert done.code == 2, done
+    said = done.error.splitlines()[-1]
+    assert said.startswith("error: step 2: the loss is nan")
+    assert said.endswith("lower training.learning_rate; the last checkpoint is untouched")
 
 
 def test_a_run_goes_on_from_the_storage_where_nothing_of_it_is_left(tmp_path: Path) -> None:
@@ -103,6 +148,40 @@ def test_a_run_goes_on_from_the_storage_where_nothing_of_it_is_left(tmp_path: Pa
     assert (copied / "report.html").read_bytes() == (
         run_folder(tmp_path) / "report.html"
     ).read_bytes()
+
+
+ON_NODES = """
+import os, sys
+from pathlib import Path
+from luthier.pipeline.cluster import pull_to_nodes
+from luthier.runs import Mirror
+from luthier.training import join_ranks, leave_ranks
+
+join_ranks("cpu")
+rank, local_rank = int(os.environ["RANK"]), int(os.environ["RANK"]) % 2
+mirror = Mirror(sys.argv[1], Path(f"node-{int(os.environ['RANK']) // 2}"))
+pull_to_nodes(mirror, rank, local_rank)
+assert list(Path(f"node-{rank // 2}").glob("runs/*/run.json")), rank
+leave_ranks()
+"""
+
+
+def test_runs_are_brought_to_every_node_before_one_is_looked_for(tmp_path: Path) -> None:
+    """Such as one that another starts from; two nodes of two workers each."""
+    here, url = Workspace.open(tmp_path / "here"), (tmp_path / "store").as_uri()
+    run = here.start(
+        "rows", {}, recipe_hash="r", data_fingerprint="d", data_files={}, model_source="m",
+        model_revision="", model_sha256="s",
+    )  # fmt: skip
+    here.close()
+    Mirror(url, tmp_path / "here").push(run.id)
+    (tmp_path / "nodes.py").write_text(ON_NODES)
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4"]
+    done = subprocess.run(
+        [sys.executable, *launch, "nodes.py", url], cwd=tmp_path, env=environment(), timeout=300,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,20 @@ def test_reference_log_likelihoods_are_computed_once(folder: Path) -> None:
     assert {p: p.stat().st_mtime_ns for p in place.iterdir()} == kept
 
 
+def test_references_of_a_merged_adapter_are_not_those_of_one_that_learns_on(folder: Path) -> None:
+    """In bfloat16 a merged one is rounded with its weights."""
+    place = folder / "workspace" / "references"
+    start = tuned(folder, "chats", tuning={"kind": "lora", "rank": 4}, training={"seed": 21})
+    kept = set(place.glob("*.json"))
+    for earlier in ("merge", "continue"):
+        tuned(
+            folder, "pairs", method={"kind": "dpo"}, model={"source": f"run:{start.run.id}"},
+            tuning={"kind": "lora", "rank": 4, "earlier": earlier}, training={"epochs": 1},
+            runtime={"dtype": "bfloat16"},
+        )  # fmt: skip
+    assert len(set(place.glob("*.json")) - kept) == 4, "two of training rows, two of held-out rows"
+
+
 def test_rows_of_another_kind_than_the_method_needs_are_refused(folder: Path) -> None:
     with pytest.raises(
         DataError, match=r"holds preferences, which sft cannot.*set method.kind to d"

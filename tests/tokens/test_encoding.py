@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 
 from luthier.data import Chat, Message, Place, Role, Text
 from luthier.errors import DataError, ModelError, TemplateError
-from luthier.tokens import IGNORED, Tokenizer, check_ledger, encode_chat, encode_split, encode_text
+from luthier.tokens import (
+    IGNORED,
+    Encoded,
+    Tokenizer,
+    check_ledger,
+    encode_chat,
+    encode_split,
+    encode_text,
+)
+from luthier.tokens.encoding import mismatch
 from tiny import CHATML, chat, write_tokenizer
 
 
@@ -175,3 +184,40 @@ def test_pieces_of_a_text_learn_every_token_but_the_first_once(
     learnt = [x for piece in pieces for x in piece.labels if x != IGNORED]
     assert learnt == ids[1:]
     assert sum(piece.num_supervised for piece in pieces) == len(ids) - 1
+
+
+def rated(prompt: int, prompt_length: int, answer: int, answer_length: int) -> Encoded:
+    ids = [100 + prompt] * prompt_length + [answer] * answer_length
+    labels = [IGNORED] * prompt_length + [answer] * answer_length
+    return Encoded(str(answer), ids, labels, ((prompt_length, len(ids)),))
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 9)), min_size=1, max_size=12))
+def test_a_rated_answer_stands_beside_its_prompt_with_the_answer_to_another_one(
+    rows: list[tuple[int, int]],
+) -> None:
+    answers = [rated(prompt, 1 + 2 * prompt, i, n) for i, (prompt, n) in enumerate(rows)]
+    found = mismatch([(answer, i % 2 == 0) for i, answer in enumerate(answers)])
+    prompts = [prompt for prompt, _ in rows]
+    used = []
+    for i, one in enumerate(found):
+        assert (one.answer, one.is_good) == (answers[i], i % 2 == 0)
+        ids, (start, end) = one.mismatched.input_ids, one.mismatched.spans[0]
+        assert ids[:start] == [100 + prompts[i]] * (1 + 2 * prompts[i])
+        assert one.mismatched.labels == [IGNORED] * start + ids[start:]
+        assert end == len(ids) <= max(answer.num_tokens for answer in answers)
+        (other,) = set(ids[start:])
+        used.append(other)
+        if 2 * max(map(prompts.count, prompts)) <= len(rows):
+            assert prompts[other] != prompts[i]
+        assert other != i or len(rows) == 1
+        room = max(answer.num_tokens for answer in answers) - start
+        assert len(ids) - start == min(rows[other][1], room)
+    assert sorted(used) == list(range(len(rows))), "every answer serves once"
+
+
+def test_the_two_answers_of_a_preference_are_not_beside_each_other() -> None:
+    """Rows of preferences become good, bad, good, bad, ..., two to a prompt."""
+    answers = [rated(i // 2, 3, i, 2) for i in range(6)]
+    found = mismatch([(answer, i % 2 == 0) for i, answer in enumerate(answers)])
+    assert [one.mismatched.input_ids[-1] for one in found] == [2, 3, 4, 5, 0, 1]

@@ -258,6 +258,51 @@ def test_best_weights_that_the_disk_changed_are_not_taken(folder: Path, tmp_path
         )  # fmt: skip
 
 
+def test_a_checkpoint_whose_best_weights_are_damaged_is_passed_over(
+    folder: Path, tmp_path: Path
+) -> None:
+    """At once, and not after all the hours of the rest of the run."""
+    whole = tiny_model(folder)
+    run(whole, tmp_path / "whole", validate=falling())
+    run(
+        tiny_model(folder), tmp_path / "cut", validate=falling(),
+        is_interrupted=stop_after_saving(3),
+    )  # fmt: skip
+    (tmp_path / "cut" / "best-00000006.safetensors").write_bytes(b"")
+    events: list[TrainingEvent] = []
+    resumed = tiny_model(folder)
+    losses = falling(4.0)
+    assert run(resumed, tmp_path / "cut", validate=losses, observe=events.append).best_step == 9
+    (damaged,) = [event for event in events if isinstance(event, Damaged)]
+    assert "step-00000006: names the best weights best-00000006" in damaged.reason
+    assert next(e.step for e in events if isinstance(e, StepDone)) == 5
+    for name, weight in weights_of(whole).items():
+        assert torch.equal(weight, weights_of(resumed)[name])
+
+
+def falling(start: float = 5.0) -> Callable[[], Measured]:
+    """Validation losses of which each is the best so far."""
+    losses = iter(start - i for i in range(99))
+    return lambda: Measured(next(losses), {})
+
+
+def test_all_that_a_checkpoint_needs_is_on_the_disk(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[int] = set()
+    fsync = os.fsync
+
+    def noted(handle: int) -> None:
+        synced.add(os.fstat(handle).st_ino)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    run(tiny_model(folder), tmp_path, validate=falling())
+    left = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.name[:4] for path in left} >= {"best", "trai", "opti", "stat", "sha2"}
+    assert [path for path in (tmp_path, *left) if path.stat().st_ino not in synced] == []
+
+
 def test_best_weights_are_kept_as_long_as_a_checkpoint_names_them(
     folder: Path, tmp_path: Path
 ) -> None:
@@ -287,6 +332,15 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(folder: Path, tmp_pat
     after = weights_of(model)
     assert all(torch.equal(before[n], after[n]) for n in before if n != name)
     assert list_checkpoints(tmp_path) == []
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_validation_loss_that_is_not_finite_is_no_best_one(
+    folder: Path, tmp_path: Path, loss: float
+) -> None:
+    with pytest.raises(TrainingError, match=f"step 3: the validation loss is {loss}"):
+        run(tiny_model(folder), tmp_path, validate=lambda: Measured(loss, {}))
+    assert not list(tmp_path.glob("best-*"))
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -323,6 +377,17 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(
     assert next(e.step for e in events if isinstance(e, StepDone)) == 3
     for name, weight in weights_of(whole).items():
         assert torch.equal(weight, weights_of(resumed)[name])
+
+
+@pytest.mark.parametrize("content", [None, b"", b"[]", b"{}"])
+def test_a_run_that_passed_over_a_checkpoint_saves_beside_it(
+    folder: Path, tmp_path: Path, content: bytes | None
+) -> None:
+    run(tiny_model(folder), tmp_path, is_interrupted=stop_after_saving(2))
+    place = tmp_path / "step-00000004" / "state.json"
+    place.unlink() if content is None else place.write_bytes(content)
+    outcome = run(tiny_model(folder), tmp_path, is_interrupted=lambda: True)
+    assert (outcome.status, outcome.num_steps) == ("interrupted", 3)
 
 
 def stop_after_saving(count: int) -> Callable[[], bool]:

@@ -11,7 +11,7 @@ from torch.optim.adamw import AdamW
 
 from luthier.errors import TrainingError
 from luthier.models import FlatBatch, LanguageModel, load_model, make_trainable, trained_parameters
-from luthier.recipe import LoRA, Training
+from luthier.recipe import Full, LoRA, Training, Tuning
 from luthier.tokens import IGNORED, Encoded
 from luthier.training import (
     Objective,
@@ -60,11 +60,11 @@ class Limited(SupervisedObjective):
 
 
 def run(
-    folder: Path, place: Path, objective: Objective, *, dropout: float = 0.0, stop_after: int = 99,
-    **settings: Any,
+    folder: Path, place: Path, objective: Objective, *, dropout: float = 0.0,
+    tuning: Tuning | None = None, stop_after: int = 99, **settings: Any,
 ) -> tuple[list[TrainingEvent], dict[str, Tensor]]:  # fmt: skip
     model = load_model(folder, dtype=torch.float32, device=torch.device("cpu"))
-    make_trainable(model, LoRA(rank=4, dropout=dropout), seed=0)
+    make_trainable(model, tuning or LoRA(rank=4, dropout=dropout), seed=0)
     events: list[TrainingEvent] = []
     surroundings = Surroundings(
         place, "r", None, events.append,
@@ -124,8 +124,19 @@ def test_the_largest_micro_batch_is_tried_first(folder: Path, tmp_path: Path) ->
 
 def test_trying_uses_no_random_number(folder: Path, tmp_path: Path) -> None:
     """Two trainings, one of which runs out of memory in the middle, draw the same dropout."""
+
+    class LimitedOnce(Limited):
+        """In the middle of the second step, with its longest example alone in a batch."""
+
+        def losses(self, *args: Any, **kwargs: Any) -> Losses:
+            self.most = 0 if len(self.seen) == 4 else 1000
+            return super().losses(*args, **kwargs)
+
     whole, weights = run(folder, tmp_path / "a", Limited(1000), dropout=0.3, micro_batch_tokens=33)
-    again, others = run(folder, tmp_path / "b", Limited(60), dropout=0.3, micro_batch_tokens=33)
+    once = LimitedOnce(1000)
+    again, others = run(folder, tmp_path / "b", once, dropout=0.3, micro_batch_tokens=33)
+    kinds = [e if isinstance(e, Squeezed) else type(e).__name__ for e in again]
+    assert kinds[:3] == ["StepDone", Squeezed(33, "recompute"), "StepDone"]
     assert losses(whole) == losses(again)
     assert all(torch.equal(weights[name], others[name]) for name in weights)
 
@@ -195,13 +206,22 @@ def test_recomputing_keeps_less(folder: Path) -> None:
     assert kept(recompute=True) < 0.5 * kept(recompute=False)
 
 
-def test_the_8_bit_optimizer_learns_and_resumes(folder: Path, tmp_path: Path) -> None:
+def test_the_8_bit_optimizer_learns_and_resumes(tmp_path: Path) -> None:
+    """With moments of 8 bits, which weights of 4,096 numbers and more have."""
     pytest.importorskip("bitsandbytes", reason="the extra luthier[qlora] is missing")
-    objective = SupervisedObjective(share_prefixes=True)
-    plain, _ = run(folder, tmp_path / "plain", objective)
-    whole, weights = run(folder, tmp_path / "whole", objective, optimizer="adamw-8bit")
-    first, _ = run(folder, tmp_path / "cut", objective, optimizer="adamw-8bit", stop_after=2)
-    rest, others = run(folder, tmp_path / "cut", objective, optimizer="adamw-8bit")
+    large = write_model(tmp_path / "gpt2", "gpt2")
+
+    def trained(place: str, **settings: Any) -> tuple[list[TrainingEvent], dict[str, Tensor]]:
+        objective = SupervisedObjective(share_prefixes=True)
+        return run(
+            large, tmp_path / place, objective, tuning=Full(), learning_rate=1e-3, **settings
+        )
+
+    plain, _ = trained("plain")
+    whole, weights = trained("whole", optimizer="adamw-8bit")
+    assert sum(weight.numel() >= 4096 for weight in weights.values()) > 1
+    first, _ = trained("cut", optimizer="adamw-8bit", stop_after=2)
+    rest, others = trained("cut", optimizer="adamw-8bit")
     assert losses(first) + losses(rest) == losses(whole)
     assert all(torch.equal(weights[name], others[name]) for name in weights)
     assert losses(whole) == pytest.approx(losses(plain), rel=0.05)

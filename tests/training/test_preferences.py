@@ -49,9 +49,9 @@ def examples(method: Method, count: int = 5) -> list[EncodedExample]:
     return made
 
 
-def tiny_model(folder: Path) -> LanguageModel:
+def tiny_model(folder: Path, dropout: float = 0.0) -> LanguageModel:
     model = load_model(folder, dtype=torch.float32, device=torch.device("cpu"))
-    make_trainable(model, LoRA(rank=4), seed=0)
+    make_trainable(model, LoRA(rank=4, dropout=dropout), seed=0)
     return model
 
 
@@ -70,9 +70,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("llama"))
 
 
-def prepared(folder: Path, method: Method) -> tuple[LanguageModel, list[EncodedExample]]:
-    """A moved model, and examples with references of the model before it moved."""
-    model, found = tiny_model(folder), examples(method)
+def prepared(
+    folder: Path, method: Method, dropout: float = 0.0
+) -> tuple[LanguageModel, list[EncodedExample]]:
+    """A model, and examples with references of it."""
+    model, found = tiny_model(folder, dropout), examples(method)
     return model, with_references(found, reference_logprobs(model, found, 10_000))
 
 
@@ -93,6 +95,43 @@ def test_the_formulas() -> None:
     assert orpo(pairs, 0.1).losses.item() == pytest.approx(3 - 0.1 * log_sigmoid)
 
 
+@pytest.mark.parametrize("likelier", [0.0, 9.0])
+def test_kto_is_its_formula(folder: Path, likelier: float) -> None:
+    """1 - sigmoid(+-beta (log-ratio - z)), z the mean log-ratio of prompts with other answers."""
+    method = KTO(beta=0.3, good_weight=1.5)
+    model, found = tiny_model(folder), examples(method)
+    rated = [example for example in found if isinstance(example, EncodedRated)]
+    references = [two_encodings(model, example).detach() - likelier for example in rated]
+    found = with_references(found, [(own.item(), other.item()) for own, other in references])
+    shifted(model)
+    parameters = list(trained_parameters(model.network).values())
+    ratios = [
+        two_encodings(model, example) - reference
+        for example, reference in zip(rated, references, strict=True)
+    ]
+    mean = sum(other.item() for _, other in ratios) / len(rated)
+    assert (mean > 0) == (likelier > 0), "a mean below 0 counts as 0"
+    z = max(0.0, mean)
+    terms = [
+        1.5 / (1 + torch.exp(0.3 * (ratio - z))) if example.is_good
+        else 1 / (1 + torch.exp(-0.3 * (ratio - z)))
+        for example, (ratio, _) in zip(rated, ratios, strict=True)
+    ]  # fmt: skip
+    expected = torch.stack(terms).sum()
+    objective = build_objective(method, share_prefixes=True)
+    for budget in (1, 60, 10_000):
+        measured = measure(model, objective, found, budget)
+        assert measured.loss == pytest.approx(expected.item() / len(rated), rel=1e-5)
+    baseline = objective.baseline(model, found) / len(found)
+    assert baseline == pytest.approx(mean, rel=1e-4)
+    total = objective.losses(model, objective.collate(found), found, baseline).total
+    for a, b in zip(
+        torch.autograd.grad(total, parameters), torch.autograd.grad(expected, parameters),
+        strict=True,
+    ):  # fmt: skip
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * max(1, b.abs().max().item()))
+
+
 def test_orpo_is_finite_for_answers_that_are_certain() -> None:
     certain = torch.zeros(1, requires_grad=True)
     pairs = Pairs(certain, *(torch.tensor([x]) for x in (-5.0, 3.0, 3.0, 0.0, 0.0)))
@@ -101,7 +140,7 @@ def test_orpo_is_finite_for_answers_that_are_certain() -> None:
     assert torch.autograd.grad(loss, certain)[0].isfinite().all()
 
 
-def two_encodings(model: LanguageModel, pair: EncodedPair) -> Tensor:
+def two_encodings(model: LanguageModel, pair: EncodedPair | EncodedRated) -> Tensor:
     """Log-likelihoods of both answers by transformers alone, each sequence on its own."""
     found = []
     for encoded in pair.sequences:
@@ -143,9 +182,16 @@ def test_one_prompt_for_both_answers_equals_two_encodings(folder: Path, method: 
 
 
 def trained(
-    folder: Path, place: Path, method: Method, budget: int, **settings: object
+    folder: Path,
+    place: Path,
+    method: Method,
+    budget: int,
+    *,
+    dropout: float = 0.0,
+    stop_after: int = 99,
+    **settings: object,
 ) -> tuple[list[StepDone], LanguageModel]:
-    model, found = prepared(folder, method)
+    model, found = prepared(folder, method, dropout)
     steps: list[StepDone] = []
     training = Training.model_validate({
         "epochs": 4, "batch_size": 4, "micro_batch_tokens": budget, "max_length": 100,
@@ -153,9 +199,9 @@ def trained(
     })  # fmt: skip
     surroundings = Surroundings(
         place, "r", None, lambda e: steps.append(e) if isinstance(e, StepDone) else None,
-        lambda: False, memory=lambda: 0,
+        lambda: len(steps) >= stop_after, memory=lambda: 0,
     )  # fmt: skip
-    train(model, build_objective(method, share_prefixes=True), found, training, surroundings)
+    train(model, build_objective(method, share_prefixes=not dropout), found, training, surroundings)
     return steps, model
 
 
@@ -172,6 +218,28 @@ def test_micro_batches_change_nothing_and_training_prefers_the_chosen(
     assert whole[-1].loss < whole[0].loss
     assert whole[-1].watched["preference_accuracy"] == 1.0
     assert whole[-1].watched["reward_margin"] > 0
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.kind)
+def test_a_resumed_training_with_dropout_is_bit_equal(
+    folder: Path, tmp_path: Path, method: Method
+) -> None:
+    def stopped(place: str, stop_after: int = 99) -> tuple[list[float], LanguageModel]:
+        steps, model = trained(
+            folder, tmp_path / place, method, 60, dropout=0.3, stop_after=stop_after
+        )
+        return [step.loss for step in steps], model
+
+    torch.manual_seed(1)
+    whole, model = stopped("whole")
+    torch.manual_seed(2)
+    first, _ = stopped("cut", 2)
+    torch.manual_seed(3)
+    rest, resumed = stopped("cut")
+    assert first + rest == whole
+    weights = trained_parameters(resumed.network)
+    for name, weight in trained_parameters(model.network).items():
+        assert torch.equal(weight, weights[name]), name
 
 
 def test_before_the_first_step_dpo_knows_no_preference(folder: Path, tmp_path: Path) -> None:

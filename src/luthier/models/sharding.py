@@ -68,6 +68,12 @@ def part_like(value: Tensor, like: Tensor) -> Tensor:
 @torch.no_grad()
 def gather(model: LanguageModel, into: LanguageModel) -> None:
     """Give a whole model the trained weights of one spread over processes; all of them must."""
+    assert model.root is not None, "it is spread over processes"
+    for module in model.root.modules():
+        if isinstance(module, FSDPModule):
+            # What lies outside of the blocks stays whole after a validation, as it was then:
+            # weights that were put back since, the best ones, are seen in the parts only.
+            module.reshard()
     targets = trained_parameters(into.network)
     for name, weight in trained_parameters(model.network).items():
         targets[name].copy_(whole(weight))

@@ -14,13 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from luthier.errors import ConfigError, missing_package
+from luthier.errors import ConfigError, LuthierError, missing_package
 from luthier.pipeline.events import Event, Ready
 from luthier.pipeline.preparing import prepare
 from luthier.pipeline.tuning import Tuned, tune
 from luthier.recipe import ReadRecipe, Recipe
 from luthier.runs import Mirror, Workspace
-from luthier.training import Saved
+from luthier.training import Saved, join_ranks
+from luthier.training.ranks import TIMEOUT
 
 Observer = Callable[[], Callable[[Event], None]]
 
@@ -45,8 +46,8 @@ class Cluster:
 def tune_on_ray(read: ReadRecipe, cluster: Cluster, make_observer: Observer) -> Tuned:
     """Go the whole path on a cluster. Raises ConfigError when Ray is missing or cannot be reached.
 
-    `make_observer` is called in the first worker and gives what its events are shown to. What a
-    worker raises comes back as Ray's error, with the worker's own inside.
+    `make_observer` is called in the first worker and gives what its events are shown to. A
+    LuthierError of a worker is raised here; anything else comes back as Ray's error.
     """
     ray = _ray()
     read = replace(read, recipe=_with_whole_paths(read.recipe))
@@ -74,12 +75,19 @@ def tune_on_ray(read: ReadRecipe, cluster: Cluster, make_observer: Observer) -> 
                 use_gpu=read.recipe.runtime.device == "cuda",
                 resources_per_worker={"CPU": cluster.cores},
             ),
+            # Ray joins the workers, and would have them wait half an hour for the first one.
+            torch_config=ray.train.torch.TorchConfig(timeout_s=int(TIMEOUT.total_seconds())),
             run_config=ray.train.RunConfig(
                 storage_path=place,
                 failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
             ),
         )  # fmt: skip
         trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        said = _said_by_worker(error)
+        if said is None:
+            raise
+        raise said from error
     finally:
         ray.shutdown()
     if cluster.storage:
@@ -110,24 +118,49 @@ def _connect(ray: Any, address: str) -> None:
         ) from error
 
 
+def _said_by_worker(error: Exception) -> LuthierError | None:
+    """The LuthierError that a worker ended with, of the lowest rank."""
+    failures = dict(getattr(error, "worker_failures", {}))
+    for _, failure in sorted(failures.items()):
+        # Ray wraps an error in one of its own that also holds the traceback.
+        for found in (failure, *failure.args):
+            if isinstance(found, LuthierError):
+                return found
+    return None
+
+
 def _work(settings: dict[str, Any]) -> None:
     """One worker's part; Ray has already joined it with the others."""
     ray = _ray()
     context = ray.train.get_context()
     os.environ["LOCAL_WORLD_SIZE"] = str(context.get_local_world_size())
-    is_first = context.get_world_rank() == 0
-    if not is_first:
+    mirror = Mirror(settings["place"], settings["read"].recipe.runtime.workspace)
+    if settings["copies"]:
+        pull_to_nodes(mirror, context.get_world_rank(), context.get_local_rank())
+    if context.get_world_rank() != 0:
         tune(prepare(settings["read"]))
         return
-    mirror = Mirror(settings["place"], settings["read"].recipe.runtime.workspace)
     observe = settings["make_observer"]()
     if settings["copies"]:
-        mirror.pull()
         observe = _copying(observe, mirror)
     tuned = tune(prepare(settings["read"]), observe)
     if settings["copies"]:
         mirror.push(tuned.run.id)
     mirror.write(settings["note"], tuned.run.id)
+
+
+def pull_to_nodes(mirror: Mirror, rank: int, local_rank: int) -> None:
+    """Bring the runs to every node before a process looks for one; all of them must call.
+
+    The first node is served before the others: where they see its disk, nothing is left to fetch.
+    """
+    wait = join_ranks("cpu").wait
+    if rank == 0:
+        mirror.pull()
+    wait()
+    if rank != 0 and local_rank == 0:
+        mirror.pull()
+    wait()
 
 
 def _copying(observe: Callable[[Event], None], mirror: Mirror) -> Callable[[Event], None]:

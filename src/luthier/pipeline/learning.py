@@ -20,7 +20,7 @@ from luthier.models import (
     shard,
 )
 from luthier.pipeline.preparing import Prepared
-from luthier.pipeline.starting import load_start
+from luthier.pipeline.starting import continues_adapter, load_start
 from luthier.recipe import LoRA, Recipe, recipe_hash, settled
 from luthier.runs import write_atomically
 from luthier.tokens import EncodedExample
@@ -130,7 +130,10 @@ def _with_references(
     if recipe.method.kind not in NEEDS_REFERENCE or not examples:
         return examples
     quantized = recipe.tuning.quantize if isinstance(recipe.tuning, LoRA) else "none"
-    start = f"{prepared.source.sha256} {recipe.runtime.dtype} {quantized} {model.device.type}"
+    # A merged adapter is rounded with the weights it is in, one that learns on is not.
+    earlier = "continue" if continues_adapter(recipe, prepared.source) else "merge"
+    made = f"{recipe.runtime.dtype} {quantized} {earlier} {model.device.type}"
+    start = f"{prepared.source.sha256} {made}"
     key = reference_key(start, examples)
     kept = recipe.runtime.workspace / "references" / f"{key}.json"
     # The first rank looks, so that all do the same.

@@ -87,13 +87,19 @@ def check_start(recipe: Recipe, source: ModelFolder) -> None:
     check_tuning(outline(source.path, allow_remote_code=allowed), recipe.tuning)
 
 
+def continues_adapter(recipe: Recipe, source: ModelFolder) -> bool:
+    """Whether an earlier run's adapter learns on, beside the weights it was not merged into."""
+    is_wanted = isinstance(recipe.tuning, LoRA) and recipe.tuning.earlier == "continue"
+    return is_wanted and bool(source.adapters)
+
+
 def load_start(recipe: Recipe, source: ModelFolder) -> LanguageModel:
     """The model a run starts from, loaded as a resolved recipe says.
 
     Adapters of earlier runs are merged; the last one stays trainable when it is to go on learning.
     """
     runtime, tuning = recipe.runtime, recipe.tuning
-    goes_on = isinstance(tuning, LoRA) and tuning.earlier == "continue" and source.adapters
+    goes_on = continues_adapter(recipe, source)
     merged = source.adapters[:-1] if goes_on else source.adapters
     if merged and isinstance(tuning, LoRA) and tuning.quantize != "none":
         raise ConfigError(

@@ -86,7 +86,8 @@ def tune(
     unfinished. With `profiles`, some steps are measured. Raises LuthierError; the run is then
     marked as failed and can be taken up again.
     """
-    ranks = join_ranks(is_sharded=prepared.recipe.runtime.sharding == "fsdp")
+    runtime = prepared.recipe.runtime
+    ranks = join_ranks(settled(runtime.device), is_sharded=runtime.sharding == "fsdp")
     if not ranks.is_first:
         return _follow(prepared, ranks, is_interrupted)
     workspace = Workspace.open(prepared.recipe.runtime.workspace)

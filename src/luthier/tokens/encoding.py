@@ -51,17 +51,33 @@ def encode_pair(tokenizer: Tokenizer, preference: Preference) -> EncodedPair:
 
 
 def mismatch(rated: Sequence[tuple[Encoded, bool]]) -> list[EncodedRated]:
-    """Rated answers, each beside its prompt with the next example's answer."""
-    found = []
-    for i, (answer, is_good) in enumerate(rated):
-        other = rated[(i + 1) % len(rated)][0]
-        start, other_start = answer.spans[-1][0], other.spans[-1][0]
-        ids = answer.input_ids[:start] + other.input_ids[other_start:]
-        labels = [IGNORED] * start + other.labels[other_start:]
-        span = (start, start + other.num_supervised)
-        mismatched = Encoded(answer.example_id, ids, labels, (span,))
-        found.append(EncodedRated(answer, mismatched, is_good))
-    return found
+    """Rated answers, each beside its prompt with the answer to another prompt.
+
+    Every answer serves once, so good ones are as frequent among them as in the data. One that
+    makes its sequence longer than the longest rated one is cut. Answers to one prompt that are
+    more than half of all are beside each other where nothing else is left.
+    """
+    by_prompt: dict[tuple[int, ...], list[int]] = {}
+    for i, (answer, _) in enumerate(rated):
+        by_prompt.setdefault(tuple(answer.input_ids[: answer.spans[-1][0]]), []).append(i)
+    order = [i for same in by_prompt.values() for i in same]
+    # Prompts stand together: as far on as the most frequent one reaches, there is another.
+    step = max(len(same) for same in by_prompt.values()) if len(by_prompt) > 1 else 1
+    partners = dict(zip(order, [*order[step:], *order[:step]], strict=True))
+    longest = max(answer.num_tokens for answer, _ in rated)
+    return [
+        EncodedRated(answer, _with_answer_of(rated[partners[i]][0], answer, longest), is_good)
+        for i, (answer, is_good) in enumerate(rated)
+    ]
+
+
+def _with_answer_of(other: Encoded, asked: Encoded, longest: int) -> Encoded:
+    """The prompt of one sequence with the answer of another, no longer than `longest`."""
+    start, other_start = asked.spans[-1][0], other.spans[-1][0]
+    ids = asked.input_ids[:start] + other.input_ids[other_start:]
+    labels = [IGNORED] * start + other.labels[other_start:]
+    span = (start, min(start + other.num_supervised, longest))
+    return Encoded(asked.example_id, ids[:longest], labels[:longest], (span,))
 
 
 def encode_chat(

@@ -27,6 +27,7 @@ from luthier.training.memory import Activations
 PREFIX, BEST = "step-", "best-"
 HASHES = "sha256.json"
 FILES = ("trained.safetensors", "optimizer.safetensors", "state.json")
+SHARED = ("/qmap1", "/qmap2")
 KEPT = 2
 """Newest checkpoints kept; the older ones are removed once a newer one is complete."""
 
@@ -96,14 +97,19 @@ def write_folder(place: Path, tensors: dict[str, dict[str, Tensor]], texts: dict
             (unfinished / name).write_text(text, encoding="utf-8")
         hashes = {file.name: hash_file(file) for file in sorted(unfinished.iterdir())}
         (unfinished / HASHES).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
-        for file in unfinished.iterdir():
-            _make_durable(file)
-        shutil.rmtree(place, ignore_errors=True)
-        unfinished.rename(place)
-        _make_durable(place.parent)
+        put_in_place(unfinished, place)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise unwritable(place, error) from error
+
+
+def put_in_place(unfinished: Path, place: Path) -> None:
+    """Give a complete folder its name, once what is in it is on the disk."""
+    for file in unfinished.iterdir():
+        _make_durable(file)
+    shutil.rmtree(place, ignore_errors=True)
+    unfinished.rename(place)
+    _make_durable(place.parent)
 
 
 def _make_durable(path: Path) -> None:
@@ -122,11 +128,19 @@ def best_weights(folder: Path, step: int) -> Path:
 
 def remove_old_best(folder: Path) -> None:
     """Remove best weights that no checkpoint speaks of any more."""
-    states = [json.loads((place / "state.json").read_text()) for place in list_checkpoints(folder)]
-    wanted = {best_weights(folder, state["best_step"]) for state in states}
+    wanted = {_best_named(place) for place in list_checkpoints(folder)}
     for file in folder.glob(f"{BEST}*.safetensors"):
         if file not in wanted:
             file.unlink(missing_ok=True)
+
+
+def _best_named(place: Path) -> Path | None:
+    """The best weights that a checkpoint names; None when it is damaged and nobody can tell."""
+    try:
+        state = json.loads((place / "state.json").read_text())
+        return best_weights(place.parent, state["best_step"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 def write_weights(path: Path, weights: dict[str, Tensor]) -> str:
@@ -139,7 +153,9 @@ def write_weights(path: Path, weights: dict[str, Tensor]) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({n: w.detach().cpu() for n, w in weights.items()}, unfinished)
         digest = hash_file(unfinished)
+        _make_durable(unfinished)
         unfinished.replace(path)
+        _make_durable(path.parent)
     except (OSError, SafetensorError) as error:
         unfinished.unlink(missing_ok=True)
         raise unwritable(path, error) from error
@@ -165,7 +181,7 @@ def read_weights(path: Path, parameters: dict[str, torch.nn.Parameter], sha256: 
     load_weights(weights, parameters)
 
 
-def unwritable(place: Path, error: OSError | SafetensorError) -> CheckpointError:
+def unwritable(place: Path, error: BaseException) -> CheckpointError:
     """What is raised when a checkpoint cannot be written."""
     said = re.search(r"I/O error: (.+) \(os error", str(error))
     reason = error.strerror if isinstance(error, OSError) else said[1] if said else error
@@ -219,7 +235,7 @@ def find_newest(folder: Path, recipe_hash: str) -> tuple[Path | None, list[Check
 
 
 def _check_whole(place: Path) -> None:
-    """Raise CheckpointError unless every file of a checkpoint is as it was written."""
+    """Raise CheckpointError unless a checkpoint's files, and the best weights, are as written."""
     try:
         hashes = json.loads((place / HASHES).read_text())
         changed = [name for name, digest in hashes.items() if hash_file(place / name) != digest]
@@ -229,6 +245,13 @@ def _check_whole(place: Path) -> None:
         raise CheckpointError(
             f"{', '.join(changed) or HASHES} is not as it was written: the disk changed it, "
             "or somebody did",
+            where=str(place),
+        )
+    state = json.loads((place / "state.json").read_text())
+    best = best_weights(place.parent, state["best_step"])
+    if state["best_sha256"] and not (best.is_file() and hash_file(best) == state["best_sha256"]):
+        raise CheckpointError(
+            f"names the best weights {best.name}, which are not as they were written",
             where=str(place),
         )
 
@@ -286,8 +309,11 @@ def hash_file(path: Path) -> str:
 def _moments(
     parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> dict[str, Tensor]:
-    return {
+    found = {
         f"{name}/{key}": torch.as_tensor(value).detach().cpu().contiguous()
         for name, parameter in parameters.items()
         for key, value in optimizer.state.get(parameter, {}).items()
     }
+    # bitsandbytes gives all parameters one table of what its 8 bits mean, and a file of
+    # safetensors holds no tensor twice; the tables are small, the moments are not copied.
+    return {k: x.clone() if k.endswith(SHARED) else x for k, x in found.items()}

@@ -6,7 +6,7 @@ halved and the step begun anew.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
@@ -90,34 +90,36 @@ class Gradients:
         Random numbers (dropout) follow from the seed and the rank.
         """
         squeezed: list[Squeezed] = []
+        drawn = hash((seed, self.ranks.rank))
         count = self.objective.count([self.examples[i] for i in chosen])
         mine = self.ranks.divide(chosen, self.lengths)[self.ranks.rank]
         baseline = 0.0
         if self.objective.has_baseline:
-            own = self._fitting(lambda: self._baseline(mine), squeezed)
+            own = self._fitting(lambda: self._baseline(mine), drawn, squeezed)
             baseline = self.ranks.sum(own)[0] / len(chosen)
-
-        def accumulate() -> Tally:
-            torch.manual_seed(hash((seed, self.ranks.rank)))
-            return self._accumulate(mine, len(chosen), count, baseline)
-
-        tally = self._fitting(accumulate, squeezed)
+        tally = self._fitting(
+            lambda: self._accumulate(mine, len(chosen), count, baseline), drawn, squeezed
+        )
         self.ranks.sum_gradients(self.trained.masters.values())
-        names = list(tally.watched)
-        loss, num_tokens, *watched = self.ranks.sum(
-            tally.loss, tally.num_tokens, *(tally.watched[name] for name in names)
-        )
-        tally = replace(
-            tally,
-            loss=loss,
-            num_tokens=int(num_tokens),
-            watched=dict(zip(names, watched, strict=True)),
-        )
-        return tally, squeezed
+        return self._summed(tally), squeezed
 
-    def _fitting(self, compute: Callable[[], T], squeezed: list[Squeezed]) -> T:
+    def _summed(self, tally: Tally) -> Tally:
+        """What all ranks computed together."""
+        loss, *numbers = self.ranks.sum(
+            tally.loss,
+            tally.num_tokens,
+            tally.num_computed,
+            tally.num_filler,
+            *tally.watched.values(),
+        )
+        tokens, computed, filler, *watched = numbers
+        means = dict(zip(tally.watched, watched, strict=True))
+        return Tally(loss, int(tokens), int(computed), int(filler), means)
+
+    def _fitting(self, compute: Callable[[], T], seed: int, squeezed: list[Squeezed]) -> T:
         """What is computed, begun anew with less at once for as long as memory runs out."""
         while True:
+            torch.manual_seed(seed)
             try:
                 return compute()
             except RuntimeError as error:
@@ -177,9 +179,11 @@ class Gradients:
     def _squeeze(self) -> Squeezed:
         free_memory()
         longest = max(self.lengths)
-        if self.model.root is not None and self.ranks.count > 1:
+        if self.model.root is not None:
+            # The others wait for this process, and what is broken off in a backward pass leaves
+            # a spread-out model without gradients for the rest of the run.
             raise TrainingError(
-                "memory ran out, and a model spread over processes cannot go on alone",
+                "memory ran out, and a model with runtime.sharding: fsdp cannot begin a step anew",
                 advice=f"set training.micro_batch_tokens below {self.budget}, or "
                 "training.activations: recompute",
             )

@@ -283,6 +283,12 @@ class _Loop:
         loss = measured.loss
         self.model.network.train()
         progress = self.progress
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the validation loss is {loss}",
+                where=f"step {progress.step}",
+                advice="lower training.learning_rate; the last checkpoint is untouched",
+            )
         is_best = progress.best_loss is None or loss < progress.best_loss
         if is_best:
             progress = replace(

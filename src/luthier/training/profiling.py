@@ -50,9 +50,9 @@ class Profile:
     masked_share: float
     """Tokens that carry no loss over tokens of the examples."""
     flops: float
-    """Floating-point operations of all matrix products, per second of the whole step."""
+    """Floating-point operations of this process's matrix products, per second of the whole step."""
     limit: float
-    """The most the machine does, on large matrices of the same precision."""
+    """The most it could do, on large matrices of the same precision."""
 
     @property
     def tokens_per_second(self) -> float:

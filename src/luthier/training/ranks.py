@@ -128,16 +128,19 @@ def leave_ranks() -> None:
         dist.destroy_process_group()
 
 
-def join_ranks(*, is_sharded: bool = False) -> Ranks:
+def join_ranks(device: str, *, is_sharded: bool = False) -> Ranks:
     """Join the processes that `torchrun` or Ray started with this one; alone without them.
 
-    A sharded model needs a process group even in a process alone.
+    `device` is "cpu" or "cuda": what the processes compute on. A sharded model needs a process
+    group even in a process alone.
     """
     if dist.is_initialized():
         return Ranks(dist.get_rank(), dist.get_world_size())
+    # Where there is no GPU, loading the model says so.
+    on_gpu = device == "cuda" and torch.cuda.is_available()
+    backend = "nccl" if on_gpu else "gloo"
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         if is_sharded:
-            backend = "nccl" if torch.cuda.is_available() else "gloo"
             dist.init_process_group(
                 backend,
                 rank=0,
@@ -145,8 +148,7 @@ def join_ranks(*, is_sharded: bool = False) -> Ranks:
                 store=dist.HashStore(),  # type: ignore[attr-defined]
             )
         return Ranks()
-    on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=TIMEOUT)
+    dist.init_process_group(backend, timeout=TIMEOUT)
     return Ranks(dist.get_rank(), dist.get_world_size())

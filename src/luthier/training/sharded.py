@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import (
     HuggingFaceStorageReader,
     HuggingFaceStorageWriter,
@@ -25,6 +26,7 @@ from luthier.training.checkpoints import (
     Progress,
     hash_file,
     list_checkpoints,
+    put_in_place,
     unwritable,
 )
 from luthier.training.ranks import Ranks
@@ -57,13 +59,17 @@ def save_sharded(
             (unfinished / "state.json").write_text(json.dumps(asdict(progress), indent=1))
             hashes = {file.name: hash_file(file) for file in sorted(unfinished.iterdir())}
             (unfinished / HASHES).write_text(json.dumps(hashes, indent=1))
-            shutil.rmtree(place, ignore_errors=True)
-            unfinished.rename(place)
+            put_in_place(unfinished, place)
             for old in list_checkpoints(folder)[:-KEPT]:
                 shutil.rmtree(old, ignore_errors=True)
         ranks.wait()
-    except OSError as error:
-        raise unwritable(place, error) from error
+    except (OSError, CheckpointException) as error:
+        if ranks.is_first:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        cause: BaseException = error
+        if isinstance(error, CheckpointException):  # torch's, no Exception: rank -> what it met
+            cause = next(iter(error.failures.values()))[0]
+        raise unwritable(place, cause) from error
 
 
 def load_sharded(
