@@ -234,8 +234,12 @@ def test_all_weights_learn_alike_flat_and_plain(family: str, tmp_path: Path) -> 
     assert found[0] == pytest.approx(expected[0], rel=1e-6)
     assert found[1].keys() == expected[1].keys()
     for name, gradient in expected[1].items():
-        # A bias of keys that are not rotated changes nothing: its gradient is rounding (OPT).
-        scale = max(gradient.abs().max().item(), 0.1)
+        if family == "opt" and name.endswith("k_proj.bias"):
+            # All keys move alike, which no softmax sees: rounding is left, in float32 by theirs.
+            assert found[1][name].abs().max() < 1e-12
+            assert gradient.abs().max() < 1e-6
+            continue
+        scale = gradient.abs().max().item()
         torch.testing.assert_close(found[1][name], gradient, rtol=1e-4, atol=1e-5 * scale)
 
 

@@ -28,10 +28,9 @@ if TYPE_CHECKING:
     from luthier.models.flat import FlatBatch, pack
     from luthier.models.generation import Generated, generate
     from luthier.models.head import Head, HeadLoss, head_loss
-    from luthier.models.loading import LanguageModel, compiled_lean, load_model
+    from luthier.models.loading import LanguageModel, compiled_lean, load_model, outline
     from luthier.models.losses import answer_losses
     from luthier.models.sharding import gather, shard
-    from luthier.models.skeleton import outline
     from luthier.models.sources import (
         ModelFolder,
         Sizes,
@@ -58,9 +57,8 @@ _MODULES = {
     "flat": ("FlatBatch", "pack"),
     "generation": ("Generated", "generate"),
     "head": ("Head", "HeadLoss", "head_loss"),
-    "loading": ("LanguageModel", "compiled_lean", "load_model"),
+    "loading": ("LanguageModel", "compiled_lean", "load_model", "outline"),
     "losses": ("answer_losses",),
-    "skeleton": ("outline",),
     "sharding": ("gather", "shard"),
     "trained": ("TrainedWeights", "trained_parameters"),
     "sources": ("ModelFolder", "Sizes", "count_weights", "default_cache", "resolve_source"),

@@ -15,7 +15,7 @@ from typing import Literal, TypeVar
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from luthier.errors import ConfigError, ModelError
@@ -152,7 +152,7 @@ def load_model(
     attention.register()
     quantization = four_bits(dtype) if quantize == "nf4" else None
     transformers_logging.disable_progress_bar()
-    try:
+    with _reading(folder):
         model = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
@@ -164,12 +164,6 @@ def load_model(
             # What is quantised stays where it is put, by itself on a GPU.
             device_map={"": device} if quantization else None,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(
-            f"cannot be loaded as a language model: {error}",
-            where=str(folder),
-            accepted="a causal language model of an architecture transformers knows",
-        ) from error
     model.requires_grad_(False)
     model.eval()
     keep_differentiable(model)
@@ -188,6 +182,34 @@ def load_model(
     if loaded.padded_because:
         _pad(loaded, rows, plain, folder)
     return loaded
+
+
+def outline(folder: Path, *, allow_remote_code: bool = False) -> PreTrainedModel:
+    """The modules of a model folder, their weights without content.
+
+    Raises ModelError when the folder is no causal language model.
+    """
+    with _reading(folder), torch.device("meta"):
+        config = AutoConfig.from_pretrained(
+            folder, trust_remote_code=allow_remote_code, local_files_only=True
+        )
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            config, trust_remote_code=allow_remote_code
+        )
+    return model
+
+
+@contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    """Within, what transformers says of a model folder becomes a ModelError."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(
+            f"cannot be loaded as a language model: {error}",
+            where=str(folder),
+            accepted="a causal language model of an architecture transformers knows",
+        ) from error
 
 
 @contextmanager

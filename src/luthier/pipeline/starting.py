@@ -83,8 +83,9 @@ def _earlier_run(workspace: Path, wanted: str) -> Run:
 
 def check_start(recipe: Recipe, source: ModelFolder) -> None:
     """Raise what `load_start` would say of a resolved recipe's tuning, without loading weights."""
-    allowed = bool(recipe.model.remote_code)
-    check_tuning(outline(source.path, allow_remote_code=allowed), recipe.tuning)
+    if not continues_adapter(recipe, source):
+        allowed = bool(recipe.model.remote_code)
+        check_tuning(outline(source.path, allow_remote_code=allowed), recipe.tuning)
 
 
 def continues_adapter(recipe: Recipe, source: ModelFolder) -> bool:
@@ -116,9 +117,9 @@ def load_start(recipe: Recipe, source: ModelFolder) -> LanguageModel:
     )
     for adapter in merged:
         merge_adapter(model, adapter)
-    if not goes_on:
-        check_tuning(model.base, tuning)
-    else:
+    if goes_on:
         model.network = load_adapter(model.base, source.adapters[-1], is_trainable=True)
         model.network.eval()
+    else:
+        check_tuning(model.base, tuning)
     return model
