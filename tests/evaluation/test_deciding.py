@@ -12,7 +12,7 @@ from luthier.evaluation import (
     compare,
     decide,
     format_interval,
-    strongest_prompt,
+    strongest_baseline,
 )
 from luthier.evaluation.statistics import tango
 
@@ -115,7 +115,7 @@ def shots(name: str, value: float | None, kind: str = "few_shot") -> SystemResul
 
 def test_the_strongest_prompt_is_the_best_by_the_primary_metric() -> None:
     systems = [shots("none", 0, "zero_shot"), shots("4", 1), shots("8", 0)]
-    strongest = strongest_prompt(systems, [EXACT])
+    strongest = strongest_baseline(systems, [EXACT])
     assert strongest is not None
     assert strongest.name == "4"
 
@@ -123,10 +123,10 @@ def test_the_strongest_prompt_is_the_best_by_the_primary_metric() -> None:
 @pytest.mark.parametrize("value", [0, 1])
 def test_of_equal_prompts_the_cheaper_one_is_the_strongest(value: float) -> None:
     systems = [shots("4", value), shots("8", value), shots("none", value, "zero_shot")]
-    strongest = strongest_prompt(systems, [EXACT])
+    strongest = strongest_baseline(systems, [EXACT])
     assert strongest is not None
     assert strongest.name == "none"
-    strongest = strongest_prompt(systems[:2], [EXACT])
+    strongest = strongest_baseline(systems[:2], [EXACT])
     assert strongest is not None
     assert strongest.name == "4"
 
@@ -137,7 +137,7 @@ def test_of_equal_prompts_the_one_better_on_the_next_metric_is_the_strongest() -
         make_system("4", "few_shot", {EXACT: [0.0], LOSS: [1.0]}),
         make_system("8", "few_shot", {EXACT: [0.0], LOSS: [None]}),
     ]
-    strongest = strongest_prompt(systems, [EXACT, LOSS])
+    strongest = strongest_baseline(systems, [EXACT, LOSS])
     assert strongest is not None
     assert strongest.name == "4"
 
@@ -148,13 +148,13 @@ def test_the_lowest_loss_is_the_strongest() -> None:
         make_system("b", "few_shot", {LOSS: [1.0]}),
         make_system("c", "tuned", {LOSS: [0.1]}),
     ]
-    strongest = strongest_prompt(systems, [LOSS])
+    strongest = strongest_baseline(systems, [LOSS])
     assert strongest is not None
     assert strongest.name == "b"
 
 
 def test_a_prompt_without_a_score_is_not_the_strongest() -> None:
-    strongest = strongest_prompt([shots("4", None), shots("8", 0)], [EXACT])
+    strongest = strongest_baseline([shots("4", None), shots("8", 0)], [EXACT])
     assert strongest is not None
     assert strongest.name == "8"
-    assert strongest_prompt([shots("4", None)], [EXACT]) is None
+    assert strongest_baseline([shots("4", None)], [EXACT]) is None

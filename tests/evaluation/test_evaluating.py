@@ -22,6 +22,7 @@ from luthier.evaluation import (
     Kind,
     Metric,
     Prediction,
+    Scorer,
     SystemFinished,
     SystemResult,
     SystemStarted,
@@ -40,6 +41,11 @@ def scripted(name: str, num_right: int, *, loss: float | None = 0.5) -> Scripted
     for index in range(len(EXAMPLES)):
         predictor.enqueue(f"answer {index}" if index < num_right else "wrong", loss=loss)
     return predictor
+
+
+def judges(*metrics: Metric) -> list[Scorer]:
+    names = [metric.name for metric in metrics]
+    return list(build_scorers(make_evaluation(*names)))
 
 
 def ticking() -> Iterator[float]:
@@ -110,7 +116,7 @@ def test_a_predictor_without_losses_has_no_loss_and_no_comparison_of_it() -> Non
 @pytest.mark.parametrize("kinds", [["zero_shot"], ["tuned"], ["other", "tuned"]])
 def test_without_both_a_prompt_and_a_tuned_model_there_is_no_verdict(kinds: list[Kind]) -> None:
     systems = [finished(name=kind, kind=kind) for kind in kinds]
-    result = conclude(EXAMPLES, systems, [EXACT, LOSS], SETTINGS)
+    result = conclude(EXAMPLES, systems, judges(EXACT, LOSS), SETTINGS)
     assert result.verdict is None
     assert result.comparisons == ()
 
@@ -124,7 +130,7 @@ def test_secondary_claims_are_adjusted_and_the_verdict_is_not() -> None:
         LOSS: [0.9 + 0.02 * index for index in range(12)],
     }
     systems = [make_system("base", "zero_shot", before), make_system("tuned", "tuned", after)]
-    result = conclude(EXAMPLES, systems, [EXACT, FIELDS, CHRF, LOSS], SETTINGS)
+    result = conclude(EXAMPLES, systems, judges(EXACT, FIELDS, CHRF, LOSS), SETTINGS)
     first, *others = result.comparisons
     assert first.adjusted_p_value is None
     smallest = min(others, key=lambda comparison: comparison.p_value)
@@ -147,7 +153,7 @@ def test_evaluating_at_once_equals_evaluating_in_parts() -> None:
         run_system(base, "zero_shot", EXAMPLES, SCORERS, SETTINGS, clock=lambda: 0.0),
         run_system(tuned, "tuned", EXAMPLES, SCORERS, SETTINGS, clock=lambda: 0.0),
     ]
-    assert conclude(EXAMPLES, systems, [EXACT, LOSS], SETTINGS) == at_once
+    assert conclude(EXAMPLES, systems, judges(EXACT, LOSS), SETTINGS) == at_once
 
 
 class Misordered(ScriptedPredictor):
@@ -211,30 +217,30 @@ def test_rows_that_call_tools_are_judged_by_loss_alone() -> None:
 def test_a_result_on_other_rows_is_refused() -> None:
     other = [make_chat(f"row-{index + 1}", "x") for index in range(12)]
     with pytest.raises(EvaluationError, match="4 examples: 12 answers do not match") as caught:
-        conclude(other, [finished()], [EXACT, LOSS], SETTINGS)
+        conclude(other, [finished()], judges(EXACT, LOSS), SETTINGS)
     assert caught.value.details[0] == "row 1: asked row-1, answered row-0"
     assert len(caught.value.details) == 5
 
 
 def test_a_result_without_a_metric_is_refused() -> None:
     with pytest.raises(EvaluationError, match="no complete scores for chrf"):
-        conclude(EXAMPLES, [finished()], [EXACT, LOSS, CHRF], SETTINGS)
+        conclude(EXAMPLES, [finished()], judges(EXACT, LOSS, CHRF), SETTINGS)
 
 
 def test_two_systems_of_one_name_are_refused() -> None:
     with pytest.raises(EvaluationError, match="two systems have the same name"):
-        conclude(EXAMPLES, [finished(), finished()], [EXACT, LOSS], SETTINGS)
+        conclude(EXAMPLES, [finished(), finished()], judges(EXACT, LOSS), SETTINGS)
 
 
 def test_the_test_rows_judge_one_checkpoint_only() -> None:
     systems = [finished("a", "tuned"), finished("b", "tuned")]
     with pytest.raises(EvaluationError, match="more than one tuned"):
-        conclude(EXAMPLES, systems, [EXACT, LOSS], SETTINGS)
+        conclude(EXAMPLES, systems, judges(EXACT, LOSS), SETTINGS)
 
 
 def test_a_primary_metric_that_was_not_computed_is_refused() -> None:
     with pytest.raises(EvaluationError, match="primary metric exact was not computed"):
-        conclude(EXAMPLES, [finished()], [LOSS], SETTINGS)
+        conclude(EXAMPLES, [finished()], judges(LOSS), SETTINGS)
 
 
 @pytest.mark.parametrize("unscored", ["4 examples", "tuned"])
@@ -243,4 +249,4 @@ def test_a_primary_metric_that_one_side_has_no_score_of_is_refused(unscored: str
     none: dict[Metric, Sequence[float | None]] = {EXACT: [None] * 12, LOSS: [1.0] * 12}
     systems = [make_system(s.name, s.kind, none) if s.name == unscored else s for s in systems]
     with pytest.raises(EvaluationError, match="no row has a score for exact under both"):
-        conclude(EXAMPLES, systems, [EXACT, LOSS], SETTINGS)
+        conclude(EXAMPLES, systems, judges(EXACT, LOSS), SETTINGS)

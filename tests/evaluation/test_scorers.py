@@ -2,18 +2,27 @@
 
 import json
 import math
+from dataclasses import replace
 from typing import get_args
 
 import pytest
-from evaluation_fakes import make_evaluation
+from evaluation_fakes import make_chat, make_evaluation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu import sentence_chrf
 
-from luthier.data import Message, ToolCall
+from luthier.data import LabelKind, LabelSet, Message, ToolCall
 from luthier.errors import ConfigError
-from luthier.evaluation import SCORERS, Prediction, Scorer, build_scorers
+from luthier.evaluation import (
+    RANKING_SCORERS,
+    SCORERS,
+    Metric,
+    Prediction,
+    Scorer,
+    build_scorers,
+    class_scorers,
+)
 from luthier.evaluation.scorers import (
     judge_chrf,
     judge_exact,
@@ -39,13 +48,19 @@ def regex_scorer(pattern: str) -> Scorer:
 
 
 def score(scorer: Scorer, answer: str, target: str = "") -> float | None:
-    return scorer.score(Prediction("row", answer, True, 1), Message("assistant", target))
+    return scorer.score(Prediction("row", answer, True, 1), make_chat("row", target))
 
 
 def test_every_metric_of_the_recipe_has_a_scorer_of_its_name() -> None:
-    settings_ = make_evaluation(*get_args(MetricName), pattern="a")
-    assert set(SCORERS) == set(get_args(MetricName))
-    assert [s.metric.name for s in build_scorers(settings_)] == list(get_args(MetricName))
+    settings_ = make_evaluation(*SCORERS, pattern="a")
+    assert [s.metric.name for s in build_scorers(settings_)] == list(SCORERS)
+    of_texts: dict[str, Metric] = {}
+    for kind in get_args(LabelKind):
+        labels = LabelSet(kind, () if kind == "number" else ("a", "b"), (1, 1))
+        of_texts |= {name: s.metric for name, s in class_scorers(labels, ()).items()}
+    of_texts |= {name: s.metric for name, s in RANKING_SCORERS.items()}
+    assert all(name == metric.name for name, metric in of_texts.items())
+    assert {*SCORERS, *of_texts} == set(get_args(MetricName))
 
 
 def test_the_primary_metric_comes_first_and_once() -> None:
@@ -165,7 +180,7 @@ def test_rouge_knows_words_of_every_script() -> None:
 
 def test_loss_is_the_predictors_own_and_none_when_it_has_none() -> None:
     (scorer,) = build_scorers(make_evaluation("loss"))
-    target = Message("assistant", "x")
+    target = make_chat("row", "x")
     assert scorer.score(Prediction("row", "", True, 1, target_loss=0.25), target) == 0.25
     assert scorer.score(Prediction("row", "", True, 1), target) is None
 
@@ -173,7 +188,7 @@ def test_loss_is_the_predictors_own_and_none_when_it_has_none() -> None:
 def preference(name: str, chosen: float | None, rejected: float | None) -> float | None:
     (scorer,) = build_scorers(make_evaluation(name))
     prediction = Prediction("row", "", True, 1, target_loss=chosen, rejected_loss=rejected)
-    return scorer.score(prediction, Message("assistant", "x"))
+    return scorer.score(prediction, make_chat("row", "x"))
 
 
 def test_preferences_are_judged_by_the_likelihoods_of_both_answers() -> None:
@@ -200,10 +215,12 @@ def test_two_answers_share_one_probability(one: float, other: float) -> None:
 def test_an_answer_cut_at_the_limit_is_scored_as_it_stands() -> None:
     (scorer,) = build_scorers(make_evaluation("exact"))
     cut = Prediction("row", "Paris", False, 1)
-    assert scorer.score(cut, Message("assistant", "Paris")) == 1
+    assert scorer.score(cut, make_chat("row", "Paris")) == 1
 
 
 def test_a_target_that_calls_tools_is_not_judged_by_its_text() -> None:
     (scorer,) = build_scorers(make_evaluation("exact"))
-    target = Message("assistant", "", tool_calls=(ToolCall("1", "f", "{}"),))
+    called = Message("assistant", "", tool_calls=(ToolCall("1", "f", "{}"),))
+    chat = make_chat("row", "")
+    target = replace(chat, messages=(*chat.prompt, called))
     assert scorer.score(Prediction("row", "", True, 1), target) is None

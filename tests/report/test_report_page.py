@@ -154,6 +154,7 @@ def test_the_policy_allows_exactly_the_pages_own_style_and_script() -> None:
 
     assert rules == {
         "default-src": "'none'",
+        "img-src": "data:",
         "style-src": digest("style"),
         "script-src": digest("script"),
         "base-uri": "'none'",

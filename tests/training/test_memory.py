@@ -23,7 +23,7 @@ from luthier.training import (
     train,
 )
 from luthier.training.memory import kept_activations
-from luthier.training.objectives import Losses
+from luthier.training.objectives import Losses, Seen
 from luthier.training.optimizers import build_optimizer
 from tiny import write_model
 
@@ -50,13 +50,17 @@ class Limited(SupervisedObjective):
         self.seen: list[int] = []
 
     def losses(
-        self, model: LanguageModel, batch: FlatBatch, examples: Sequence[Encoded], baseline: float
+        self,
+        model: LanguageModel,
+        batch: FlatBatch,
+        examples: Sequence[Encoded],
+        seen: Seen | None,
     ) -> Losses:
         self.seen.append(batch.num_tokens)
         torch.rand(1)  # as dropout would
         if batch.num_tokens > self.most:
             raise self.error("DefaultCPUAllocator: can't allocate memory")
-        return super().losses(model, batch, examples, baseline)
+        return super().losses(model, batch, examples, seen)
 
 
 def run(
@@ -99,19 +103,20 @@ def test_running_out_of_memory_halves_the_micro_batch_and_changes_nothing(
     assert kinds[:2] == ["Squeezed", "Squeezed"], "it comes out at the first step"
 
 
-def test_a_baseline_that_does_not_fit_halves_the_micro_batch_too(
-    folder: Path, tmp_path: Path
-) -> None:
-    class WithBaseline(SupervisedObjective):
-        has_baseline = True
+def test_a_look_that_does_not_fit_halves_the_micro_batch_too(folder: Path, tmp_path: Path) -> None:
+    class Looking(SupervisedObjective):
+        looks = "always"  # type: ignore[assignment]
 
-        def baseline(self, model: LanguageModel, examples: Sequence[Encoded]) -> float:
+        def rows_of(self, example: Encoded) -> int:
+            return 1
+
+        def look(self, model: LanguageModel, examples: Sequence[Encoded]) -> Tensor:
             if sum(example.num_tokens for example in examples) > 60:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            return 0.0
+            return torch.zeros(len(examples), 1)
 
     plain, _ = run(folder, tmp_path / "plain", SupervisedObjective(share_prefixes=True))
-    found, _ = run(folder, tmp_path / "limited", WithBaseline(share_prefixes=True))
+    found, _ = run(folder, tmp_path / "limited", Looking(share_prefixes=True))
     assert losses(found) == pytest.approx(losses(plain), rel=1e-5)
     assert isinstance(found[0], Squeezed)
 

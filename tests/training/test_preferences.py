@@ -24,6 +24,7 @@ from luthier.training import (
     train,
     with_references,
 )
+from luthier.training.objectives import Seen
 from luthier.training.preferences import Pairs, Scored, _watched, dpo, ipo, orpo, simpo
 from tiny import write_model
 
@@ -122,9 +123,10 @@ def test_kto_is_its_formula(folder: Path, likelier: float) -> None:
     for budget in (1, 60, 10_000):
         measured = measure(model, objective, found, budget)
         assert measured.loss == pytest.approx(expected.item() / len(rated), rel=1e-5)
-    baseline = objective.baseline(model, found) / len(found)
-    assert baseline == pytest.approx(mean, rel=1e-4)
-    total = objective.losses(model, objective.collate(found), found, baseline).total
+    rows = objective.look(model, found)
+    assert rows.mean().item() == pytest.approx(mean, rel=1e-4)
+    seen = Seen(found, rows, range(len(found)))
+    total = objective.losses(model, objective.collate(found), found, seen).total
     for a, b in zip(
         torch.autograd.grad(total, parameters), torch.autograd.grad(expected, parameters),
         strict=True,
@@ -160,7 +162,7 @@ def test_one_prompt_for_both_answers_equals_two_encodings(folder: Path, method: 
     batch = objective.collate(found)
     tokens_apart = sum(s.num_tokens for e in found for s in e.sequences)
     assert len(batch.input_ids) < tokens_apart, "prompts are shared"
-    shared = objective.losses(model, batch, found, 0.0).total
+    shared = objective.losses(model, batch, found, None).total
     apart = torch.zeros(())
     formulas: dict[str, Callable[[Pairs], Tensor]] = {
         "dpo": lambda p: dpo(p, 0.1).losses, "ipo": lambda p: ipo(p, 0.1).losses,

@@ -221,8 +221,8 @@ class OutOfMemory(torch.autograd.Function):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
 class Limited(SupervisedObjective):
-    def losses(self, model, batch, examples, baseline):
-        found = super().losses(model, batch, examples, baseline)
+    def losses(self, model, batch, examples, seen):
+        found = super().losses(model, batch, examples, seen)
         return Losses(OutOfMemory.apply(found.total)) if batch.num_tokens > 60 else found
 
 torch.set_num_threads(1)

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from luthier.cli import check, evaluate, machine, preview, recipe, runs, talk, train
+from luthier.cli import check, evaluate, machine, predict, preview, recipe, runs, talk, train
 from luthier.errors import LuthierError
 
 app = typer.Typer(
@@ -24,6 +24,8 @@ app.command("preview")(preview.preview)
 app.command("evaluate")(evaluate.evaluate)
 app.command("report")(runs.report)
 app.command("chat")(talk.chat)
+app.command("predict")(predict.predict)
+app.command("suspects")(predict.suspects)
 app.add_typer(runs.app, name="runs")
 app.add_typer(recipe.app, name="recipe")
 app.command("doctor")(machine.doctor)

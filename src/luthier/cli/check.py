@@ -8,6 +8,7 @@ from luthier.recipe import read_recipe
 def check(recipe: RecipeFile, overrides: Overrides = []) -> None:  # noqa: B006 - typer's form
     """Check recipe, data, template, masks and what is to learn, without training anything."""
     from luthier.pipeline import check_start, prepare
+    from luthier.tokens import TextSplit
 
     read = read_recipe(recipe, overrides)
     out = console()
@@ -20,6 +21,12 @@ def check(recipe: RecipeFile, overrides: Overrides = []) -> None:  # noqa: B006 
         for row in ledger.dropped:
             out.print(f"not used: {row.place} {row.reason} ({row.num_tokens} tokens)")
     check_start(prepared.recipe, prepared.source)
+    if isinstance(prepared.train, TextSplit):
+        splits = (prepared.train, prepared.validation)
+        for cut in (c for split in splits if isinstance(split, TextSplit) for c in split.cut):
+            out.print(f"cut: {cut.place} has {cut.num_tokens} tokens; its end is left out")
+        out.print("\nEvery text is read as the model was made to read. Nothing stands in the way.")
+        return
     out.print(
         "\nEvery trained turn ends in a token that generation stops on, and is served as it is "
         "trained. Nothing stands in the way."

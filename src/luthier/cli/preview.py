@@ -23,11 +23,17 @@ def preview(
     """Show training rows as rendered, with the learnt text marked."""
     from luthier.pipeline import prepare
     from luthier.runs import write_atomically
-    from luthier.tokens import preview_page, shown_sequences, stretches
+    from luthier.tokens import TextSplit, preview_page, shown_sequences, stretches
 
     read = read_recipe(recipe, overrides)
     out = console()
     prepared = prepare(read, out.print)
+    if isinstance(prepared.train, TextSplit):
+        for found in prepared.train.encoded[:rows]:
+            out.print(f"\n{found.example_id}: {found.num_tokens} tokens")
+            for part in found.texts:
+                out.print(Text(prepared.tokenizer.decode(part.input_ids, keep_special=True)))
+        return
     chosen = [s for example in prepared.train.encoded[:rows] for s in shown_sequences(example)]
     if html is not None:
         write_atomically(html, preview_page(prepared.tokenizer, chosen))

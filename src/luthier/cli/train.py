@@ -91,7 +91,11 @@ def _show(tuned: "Tuned", *, is_quiet: bool = False) -> None:
     if tuned.verdict is not None:
         out.print("\n" + textwrap.fill(tuned.verdict.paragraph, 92))
     out.print(f"\nReport     {tuned.report}")
-    out.print(f"Talk to it luthier chat {tuned.run.record.name}")
+    name = tuned.run.record.name
+    if tuned.reads_texts:
+        out.print(f"Use it     luthier predict {name} --input texts.jsonl")
+    else:
+        out.print(f"Talk to it luthier chat {name}")
 
 
 def _range(workers: str) -> tuple[int, int]:

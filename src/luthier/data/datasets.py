@@ -10,6 +10,7 @@ from pathlib import Path
 
 from luthier.data.examples import Dataset, Example, Finding, Row, Split, canonical
 from luthier.data.formats import Format, convert, describe_formats, recognise
+from luthier.data.labels import label_findings
 from luthier.data.reading import hash_bytes, read_rows
 from luthier.data.splitting import limit_by_hash, prompt_key, split_by_hash
 from luthier.errors import DataError
@@ -51,6 +52,7 @@ def read_dataset(data: Data) -> Reading:
             splits[split] = list(read[split].examples)
             findings += _leaks(splits["train"], splits[split])
     findings += _repeats(splits["train"])
+    findings += label_findings(splits["train"], splits["validation"], splits["test"])
     dataset = Dataset(
         tuple(limit_by_hash(splits["train"], data.limit)),
         tuple(splits["validation"]),

@@ -2,7 +2,8 @@
 
 A `Row` is one line of a file with its position. Every format read becomes one kind of `Example`: a
 `Chat` whose assistant turns are to be learnt, a `Preference` of one answer over another, a `Rated`
-answer, or raw `Text`. All have a prompt and a target, which is what evaluation asks of them.
+answer, raw `Text`, a `Labelled` text, or a `Pair` of texts that belong together. All have a prompt
+and a target, which is what evaluation asks of them.
 Nothing here knows files, tokens or models.
 """
 
@@ -13,6 +14,8 @@ from typing import Any, Literal
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 Split = Literal["train", "validation", "test"]
+LabelForm = Literal["text", "number", "list"]
+"""How a row writes what a text is: a label, a number, or a list of labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +193,107 @@ class Text:
         return ()
 
 
-Example = Chat | Preference | Rated | Text
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A text, or two, and what it is: labels of a set, or a number."""
+
+    id: str
+    place: Place
+    text: str
+    second: str | None
+    """The other text, where the label is about two."""
+    labels: tuple[str, ...]
+    """As texts, each once; exactly one unless they were a list."""
+    form: LabelForm = "text"
+    slices: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The text, or both."""
+        return (self.text,) if self.second is None else (self.text, self.second)
+
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        """What is to be labelled."""
+        return tuple(Message("user", text) for text in self.texts)
+
+    @property
+    def target(self) -> Message:
+        """The labels, as an answer would name them."""
+        return Message("assistant", ", ".join(self.labels))
+
+    @property
+    def tools(self) -> tuple[dict[str, Any], ...]:
+        """A label calls no tools."""
+        return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two texts that belong together, or a number that says how alike they are."""
+
+    id: str
+    place: Place
+    anchor: str
+    positive: str
+    negatives: tuple[str, ...] = ()
+    """Texts that do not belong to the anchor."""
+    score: float | None = None
+    """How alike anchor and positive are; None where they belong together."""
+    slices: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All texts, the anchor first."""
+        return (self.anchor, self.positive, *self.negatives)
+
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        """What is asked for; of a scored pair both texts."""
+        asked = (self.anchor,) if self.score is None else (self.anchor, self.positive)
+        return tuple(Message("user", text) for text in asked)
+
+    @property
+    def target(self) -> Message:
+        """What is to be found."""
+        found = self.positive if self.score is None else repr(self.score)
+        return Message("assistant", found)
+
+    @property
+    def tools(self) -> tuple[dict[str, Any], ...]:
+        """A pair calls no tools."""
+        return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A question to a collection of texts, and which of them answer it."""
+
+    id: str
+    place: Place
+    text: str
+    relevant: tuple[tuple[str, float], ...]
+    """Name of each text that answers it, and how well."""
+    slices: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        """The question."""
+        return (Message("user", self.text),)
+
+    @property
+    def target(self) -> Message:
+        """Names of the texts to be found, best first."""
+        ordered = sorted(self.relevant, key=lambda named: -named[1])
+        return Message("assistant", ", ".join(name for name, _ in ordered))
+
+    @property
+    def tools(self) -> tuple[dict[str, Any], ...]:
+        """A question to a collection calls no tools."""
+        return ()
+
+
+Example = Chat | Preference | Rated | Text | Labelled | Pair | Query
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,8 +325,8 @@ def as_chat(example: Example) -> Chat:
             return example.chat
         case Chat():
             return example
-        case Text():
-            raise TypeError(f"{example.id} is a raw text, which is no conversation")
+        case Text() | Labelled() | Pair() | Query():
+            raise TypeError(f"{example.id} is no conversation")
 
 
 def canonical(example: Example) -> str:
@@ -239,6 +342,12 @@ def canonical(example: Example) -> str:
             content = {**chosen, "rejected": rejected["messages"][-1]}
         case Text():
             content = {"text": example.text}
+        case Labelled():
+            content = {"texts": example.texts, "labels": example.labels, "form": example.form}
+        case Pair():
+            content = {"texts": example.texts, "score": example.score}
+        case Query():
+            content = {"text": example.text, "relevant": example.relevant}
     return json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 

@@ -17,6 +17,16 @@ from luthier.data.examples import (
     Row,
     Text,
 )
+from luthier.data.labelled import (
+    LABEL_FIELDS,
+    NEGATIVE_FIELDS,
+    PAIR_FIELDS,
+    SCORED_FIELDS,
+    TEXT_FIELDS,
+    read_labelled,
+    read_pair,
+    read_scored_pair,
+)
 from luthier.data.preferences import read_preference
 from luthier.data.reading import Report, is_nan
 from luthier.data.turns import Turns, is_json, shape
@@ -166,6 +176,17 @@ FORMATS = (
                read_preference)
         for x in ("output", "completion")
     ),
+    *(
+        Format("labelled" if len(texts) == 1 else "labelled-pair", frozenset({*texts, label}),
+               frozenset(), read_labelled)
+        for texts in sorted(TEXT_FIELDS, key=len, reverse=True)
+        for label in LABEL_FIELDS
+    ),
+    *(
+        Format("pair", frozenset(texts), frozenset(NEGATIVE_FIELDS), read_pair)
+        for texts in PAIR_FIELDS
+    ),
+    Format("scored-pair", frozenset(SCORED_FIELDS), frozenset(), read_scored_pair),
     Format("text", frozenset({"text"}), frozenset(), _text),
 )  # fmt: skip
 """Known layouts, in the order they are tried."""

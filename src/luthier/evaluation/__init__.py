@@ -1,8 +1,18 @@
 """Predictions become a verdict: scorers, statistics, comparison, decision. No torch."""
 
+from luthier.evaluation.baselines import (
+    BM25Predictor,
+    label_baselines,
+    label_prediction,
+    value_prediction,
+)
+from luthier.evaluation.calibration import best_temperature, best_thresholds
+from luthier.evaluation.classes import class_scorers, number_scorers
 from luthier.evaluation.comparing import CLEAR_CHANGE, compare, estimate
-from luthier.evaluation.deciding import decide, strongest_prompt
+from luthier.evaluation.deciding import decide, strongest_baseline
+from luthier.evaluation.details import ClassDetails, class_details
 from luthier.evaluation.evaluating import (
+    AnyScorer,
     Kind,
     Observe,
     SystemFinished,
@@ -11,9 +21,12 @@ from luthier.evaluation.evaluating import (
     evaluate,
     run_system,
 )
+from luthier.evaluation.ranking import RANKING_SCORERS
 from luthier.evaluation.recording import from_json, to_json
 from luthier.evaluation.scorers import SCORERS, LossScorer, Scorer, TextScorer, build_scorers
-from luthier.evaluation.suggesting import Suggestion, suggest_metrics
+from luthier.evaluation.separation import ClassMap, draw_map
+from luthier.evaluation.suggesting import Suggestion, suggest_for_texts, suggest_metrics
+from luthier.evaluation.suspects import Suspect, find_suspects
 from luthier.evaluation.values import (
     Comparison,
     Estimate,
@@ -34,7 +47,12 @@ from luthier.evaluation.wording import (
 
 __all__ = [
     "CLEAR_CHANGE",
+    "RANKING_SCORERS",
     "SCORERS",
+    "AnyScorer",
+    "BM25Predictor",
+    "ClassDetails",
+    "ClassMap",
     "Comparison",
     "Estimate",
     "EvaluationResult",
@@ -46,25 +64,37 @@ __all__ = [
     "Predictor",
     "Scorer",
     "Suggestion",
+    "Suspect",
     "SystemFinished",
     "SystemResult",
     "SystemStarted",
     "TextScorer",
     "Verdict",
+    "best_temperature",
+    "best_thresholds",
     "build_scorers",
+    "class_details",
+    "class_scorers",
     "compare",
     "conclude",
     "decide",
+    "draw_map",
     "estimate",
     "evaluate",
+    "find_suspects",
     "format_difference",
     "format_estimate",
     "format_interval",
     "format_p",
     "format_value",
     "from_json",
+    "label_baselines",
+    "label_prediction",
+    "number_scorers",
     "run_system",
-    "strongest_prompt",
+    "strongest_baseline",
+    "suggest_for_texts",
     "suggest_metrics",
     "to_json",
+    "value_prediction",
 ]

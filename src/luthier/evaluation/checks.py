@@ -8,7 +8,7 @@ after it wrong.
 from collections.abc import Sequence
 from math import isfinite
 
-from luthier.data import Example, Preference
+from luthier.data import Example, Labelled, Pair, Preference, Query
 from luthier.errors import ConfigError, EvaluationError
 from luthier.evaluation.scorers import Scorer
 from luthier.evaluation.values import Metric, Prediction, SystemResult
@@ -35,10 +35,12 @@ def check_examples(examples: Sequence[Example]) -> None:
 
 
 def check_scorable(scorers: Sequence[Scorer], examples: Sequence[Example]) -> None:
-    """Every metric can judge at least one of the rows."""
+    """Every metric can judge at least one of the rows, where answers are written."""
+    if isinstance(examples[0], Labelled | Pair | Query):
+        return  # metrics are chosen by the kind of rows
     for scorer in scorers:
         # A metric that cannot even judge the target as an answer can judge nothing.
-        perfect = (scorer.score(_ideal(x), x.target) for x in examples)
+        perfect = (scorer.score(_ideal(x), x) for x in examples)
         if all(score is None for score in perfect):
             raise ConfigError(
                 f"{scorer.metric.name} cannot judge any of the {len(examples)} held-out answers",
@@ -87,7 +89,12 @@ def check_systems(
         answered = [prediction.example_id for prediction in system.predictions]
         if asked != answered:
             raise _mismatch(system.name, asked, answered)
-        missing = [m.name for m in metrics if len(system.scores.get(m.name, ())) != len(asked)]
+        missing = [
+            metric.name
+            for metric in metrics
+            if len(system.scores.get(metric.name, ())) != len(asked)
+            and (metric.kind != "whole" or metric.name not in system.estimates)
+        ]
         if missing:
             raise EvaluationError(
                 f"there are no complete scores for {', '.join(missing)}",

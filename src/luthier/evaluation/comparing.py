@@ -27,8 +27,12 @@ from luthier.recipe import Evaluation
 
 # A number has clearly changed on one row when it moved by more than this, in the metric's unit:
 # 5 points of 100, or every token of the target about a tenth more or less likely.
-CLEAR_CHANGE = {"share": 0.05, "points": 5.0, "nats": 0.1}
-RANGES = {"share": (0.0, 1.0), "points": (0.0, 100.0), "nats": (0.0, float("inf"))}
+CLEAR_CHANGE = {"share": 0.05, "points": 5.0, "nats": 0.1, "plain": 0.05}
+INFINITE = float("inf")
+RANGES = {
+    "share": (0.0, 1.0), "points": (0.0, 100.0), "nats": (0.0, INFINITE),
+    "plain": (-INFINITE, INFINITE),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """A comparison becomes a decision, and the decision one paragraph in plain words.
 
-The tuned system is held against the strongest prompt on the primary metric: choosing the best
-prompt on the test rows favours the prompt, so the verdict errs on the side of not helping. Better
+The tuned system is held against the strongest baseline on the primary metric: choosing the best
+one on the test rows favours the baseline, so the verdict errs on the side of not helping. Better
 or worse takes both an interval without 0 and a p-value below 1 - confidence; anything else is
 "cannot tell".
 """
@@ -22,28 +22,29 @@ from luthier.evaluation.wording import (
 
 Decision = Literal["better", "worse", "cannot tell"]
 
-PROMPTED = ("zero_shot", "few_shot")
+BASELINES = ("zero_shot", "few_shot", "baseline")
+"""Kinds of systems that the tuned one must beat."""
 
 
-def strongest_prompt(
+def strongest_baseline(
     systems: Sequence[SystemResult], metrics: Sequence[Metric]
 ) -> SystemResult | None:
-    """The prompted system with the best value of the first metric; None when none has one.
+    """The untuned system with the best value of the first metric; None when none has one.
 
     Of equals the one that is better on the next metric, and so on; then the cheaper: no examples
     before some, and the order given, fewest examples first.
     """
     primary = metrics[0]
-    prompted = [
+    rivals = [
         system
         for system in systems
-        if system.kind in PROMPTED and system.estimates[primary.name].value is not None
+        if system.kind in BASELINES and system.estimates[primary.name].value is not None
     ]
 
     def rank(system: SystemResult) -> tuple[list[float], int]:
-        return [_cost(system, metric) for metric in metrics], PROMPTED.index(system.kind)
+        return [_cost(system, metric) for metric in metrics], BASELINES.index(system.kind)
 
-    return min(prompted, key=rank, default=None)
+    return min(rivals, key=rank, default=None)
 
 
 def _cost(system: SystemResult, metric: Metric) -> float:
@@ -92,8 +93,12 @@ def _levels(
     rows = _count(len(candidate.predictions), "held-out row")
     return (
         f"On {rows} the tuned model's {metric.title} is {after}, "
-        f"against {before} for the strongest prompt ({baseline.name})."
+        f"against {before} for the strongest {_sort(baseline)} ({baseline.name})."
     )
+
+
+def _sort(system: SystemResult) -> str:
+    return "baseline" if system.kind == "baseline" else "prompt"
 
 
 def _difference(metric: Metric, comparison: Comparison, confidence: float) -> str:
@@ -114,6 +119,8 @@ def _unscored(comparison: Comparison, num_rows: int) -> str:
 
 
 def _changed_rows(metric: Metric, comparison: Comparison) -> str:
+    if metric.kind == "whole":
+        return ""
     num_fixed, broken = len(comparison.fixed), len(comparison.broken) or "none"
     fixed = _count(num_fixed, "row") if num_fixed else "No row"
     if metric.kind == "pass_fail":

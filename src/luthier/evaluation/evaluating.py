@@ -20,7 +20,7 @@ from luthier.evaluation.checks import (
     check_systems,
 )
 from luthier.evaluation.comparing import compare, estimate, perplexity
-from luthier.evaluation.deciding import PROMPTED, decide, strongest_prompt
+from luthier.evaluation.deciding import BASELINES, decide, strongest_baseline
 from luthier.evaluation.scorers import Scorer
 from luthier.evaluation.statistics import holm
 from luthier.evaluation.values import (
@@ -32,9 +32,11 @@ from luthier.evaluation.values import (
     SystemResult,
     Verdict,
 )
+from luthier.evaluation.wholes import WholeScorer, compare_whole, estimate_whole
 from luthier.recipe import Evaluation, settled
 
-Kind = Literal["zero_shot", "few_shot", "tuned", "other"]
+Kind = Literal["zero_shot", "few_shot", "baseline", "tuned", "other"]
+AnyScorer = Scorer | WholeScorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ def run_system(
     predictor: Predictor,
     kind: Kind,
     examples: Sequence[Example],
-    scorers: Sequence[Scorer],
+    scorers: Sequence[AnyScorer],
     evaluation: Evaluation,
     *,
     seed: int = 0,
@@ -74,7 +76,8 @@ def run_system(
     when a metric cannot judge any of them.
     """
     check_examples(examples)
-    check_scorable(scorers, examples)
+    by_row = [scorer for scorer in scorers if not isinstance(scorer, WholeScorer)]
+    check_scorable(by_row, examples)
     observe(SystemStarted(predictor.name, len(examples)))
     started = clock()
     predictions = predictor.predict(examples)
@@ -82,15 +85,15 @@ def run_system(
     check_predictions(predictor.name, examples, predictions)
     scores = {
         scorer.metric.name: tuple(
-            scorer.score(prediction, example.target)
+            scorer.score(prediction, example)
             for prediction, example in zip(predictions, examples, strict=True)
         )
-        for scorer in scorers
+        for scorer in by_row
     }
     estimates = {
-        scorer.metric.name: estimate(
-            scorer.metric, scores[scorer.metric.name], evaluation, seed=seed
-        )
+        scorer.metric.name: estimate_whole(scorer, predictions, examples, evaluation, seed=seed)
+        if isinstance(scorer, WholeScorer)
+        else estimate(scorer.metric, scores[scorer.metric.name], evaluation, seed=seed)
         for scorer in scorers
     }
     observe(SystemFinished(predictor.name, seconds, estimates))
@@ -108,29 +111,31 @@ def run_system(
 def conclude(
     examples: Sequence[Example],
     systems: Sequence[SystemResult],
-    metrics: Sequence[Metric],
+    scorers: Sequence[AnyScorer],
     evaluation: Evaluation,
     *,
     seed: int = 0,
 ) -> EvaluationResult:
-    """Compare the tuned system with the strongest prompt on every metric, and decide.
+    """Compare the tuned system with the strongest baseline on every metric, and decide.
 
-    Without a tuned or a prompted system there is nothing to decide: no comparisons, no verdict.
+    Without a tuned system or a baseline there is nothing to decide: no comparisons, no verdict.
     The verdict's comparison stands first; it is the one claim made beforehand, so only the others
     carry p-values adjusted for their number.
     """
+    metrics = [scorer.metric for scorer in scorers]
     check_examples(examples)
     check_systems(examples, systems, metrics)
     primary = _primary(metrics, evaluation)
     comparisons: tuple[Comparison, ...] = ()
     verdict: Verdict | None = None
     tuned = next((system for system in systems if system.kind == "tuned"), None)
-    if tuned and any(system.kind in PROMPTED for system in systems):
+    if tuned and any(system.kind in BASELINES for system in systems):
         others = [metric for metric in metrics if metric != primary]
-        baseline = strongest_prompt(systems, [primary, *others])
+        baseline = strongest_baseline(systems, [primary, *others])
         if baseline is None:
             raise _unscored(primary)
-        comparisons = _compare_all(primary, metrics, baseline, tuned, evaluation, seed)
+        pair = _Pair(baseline, tuned, tuple(examples), evaluation, seed)
+        comparisons = _compare_all(primary, scorers, pair)
         verdict = decide(primary, baseline, tuned, comparisons[0], evaluation.confidence)
     return EvaluationResult(
         metrics=tuple(metrics),
@@ -145,7 +150,7 @@ def conclude(
 def evaluate(
     predictors: Sequence[tuple[Predictor, Kind]],
     examples: Sequence[Example],
-    scorers: Sequence[Scorer],
+    scorers: Sequence[AnyScorer],
     evaluation: Evaluation,
     *,
     seed: int = 0,
@@ -159,26 +164,41 @@ def evaluate(
         )
         for predictor, kind in predictors
     ]
-    metrics = [scorer.metric for scorer in scorers]
-    return conclude(examples, systems, metrics, evaluation, seed=seed)
+    return conclude(examples, systems, scorers, evaluation, seed=seed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """Two systems on the same rows."""
+
+    baseline: SystemResult
+    candidate: SystemResult
+    examples: tuple[Example, ...]
+    evaluation: Evaluation
+    seed: int
+
+    def compare(self, scorer: AnyScorer) -> Comparison | None:
+        """None when no row has a score under both."""
+        if isinstance(scorer, WholeScorer):
+            return compare_whole(
+                scorer, self.baseline, self.candidate, self.examples, self.evaluation,
+                seed=self.seed,
+            )  # fmt: skip
+        return compare(
+            scorer.metric, self.baseline, self.candidate, self.evaluation, seed=self.seed
+        )
 
 
 def _compare_all(
-    primary: Metric,
-    metrics: Sequence[Metric],
-    baseline: SystemResult,
-    tuned: SystemResult,
-    evaluation: Evaluation,
-    seed: int,
+    primary: Metric, scorers: Sequence[AnyScorer], pair: _Pair
 ) -> tuple[Comparison, ...]:
-    first = compare(primary, baseline, tuned, evaluation, seed=seed)
+    first = next(pair.compare(s) for s in scorers if s.metric.name == primary.name)
     if first is None:
         raise _unscored(primary)
     others = [
         comparison
-        for metric in metrics
-        if metric.name != primary.name
-        and (comparison := compare(metric, baseline, tuned, evaluation, seed=seed))
+        for scorer in scorers
+        if scorer.metric.name != primary.name and (comparison := pair.compare(scorer))
     ]
     adjusted = holm([comparison.p_value for comparison in others])
     return (
@@ -192,7 +212,7 @@ def _compare_all(
 
 def _unscored(primary: Metric) -> EvaluationError:
     return EvaluationError(
-        f"no row has a score for {primary.name} under both the tuned model and a prompt",
+        f"no row has a score for {primary.name} under both the tuned model and a baseline",
         where=f"evaluation.primary {primary.name}",
         accepted="a metric that every system's answers can be scored with",
         advice="choose another primary metric",

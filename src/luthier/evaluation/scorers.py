@@ -1,6 +1,6 @@
 """Scorers: a prediction and a target become one score.
 
-A scorer sees one prediction and the reference answer, and returns a number, 1 or 0 for pass or
+A scorer sees one prediction and the example it is for, and returns a number, 1 or 0 for pass or
 fail, or None when this target cannot be judged by it; it never raises on what a model wrote. It
 knows nothing of other rows, systems or statistics. An answer cut at the token limit is scored as
 it stands. A new scorer is a function of answer and target, wrapped in a `TextScorer` and entered
@@ -16,7 +16,7 @@ from typing import Protocol
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics.chrf import CHRF
 
-from luthier.data import Message
+from luthier.data import Example
 from luthier.errors import ConfigError
 from luthier.evaluation.json_answers import read_json
 from luthier.evaluation.values import Metric, Prediction
@@ -24,14 +24,14 @@ from luthier.recipe import Evaluation, settled
 
 
 class Scorer(Protocol):
-    """Anything that judges one prediction against one target."""
+    """Anything that judges one prediction against one example's target."""
 
     @property
     def metric(self) -> Metric:
         """What the scores mean."""
         ...
 
-    def score(self, prediction: Prediction, target: Message) -> float | None:
+    def score(self, prediction: Prediction, example: Example) -> float | None:
         """The score, or None when this row cannot be judged."""
         ...
 
@@ -46,8 +46,9 @@ class TextScorer:
     metric: Metric
     judge: Callable[[str, str], float | None]
 
-    def score(self, prediction: Prediction, target: Message) -> float | None:
+    def score(self, prediction: Prediction, example: Example) -> float | None:
         """What the function says of the two texts."""
+        target = example.target
         return None if target.tool_calls else self.judge(prediction.text, target.content)
 
 
@@ -57,7 +58,7 @@ class LossScorer:
 
     metric: Metric
 
-    def score(self, prediction: Prediction, target: Message) -> float | None:
+    def score(self, prediction: Prediction, example: Example) -> float | None:
         """The loss the predictor measured, or None when it cannot measure one."""
         return prediction.target_loss
 
@@ -70,7 +71,7 @@ class PreferenceScorer:
     judge: Callable[[float], float]
     """Of the difference of the answers' mean log-likelihoods, in nats per token."""
 
-    def score(self, prediction: Prediction, target: Message) -> float | None:
+    def score(self, prediction: Prediction, example: Example) -> float | None:
         """What the difference of the two losses says, or None when either is not known."""
         if prediction.target_loss is None or prediction.rejected_loss is None:
             return None

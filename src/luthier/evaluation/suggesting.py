@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from luthier.data import Example, Preference, Text
+from luthier.data import Example, LabelSet, Pair, Preference, Text
 from luthier.errors import EvaluationError
 from luthier.evaluation.json_answers import read_json
 from luthier.recipe import MetricName
@@ -20,6 +20,8 @@ SHORT_WORDS = 3
 SHORT_CHARACTERS = 30
 # A set of answers is closed when each comes this often on average.
 CLOSED_SET_REPEATS = 5
+# A label so many times as frequent as another makes plain accuracy say little.
+UNEVEN = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,25 @@ def suggest_metrics(examples: Sequence[Example]) -> Suggestion:
         metrics = (*by_likelihood, *by_text.metrics)
         return Suggestion(metrics, f"preferences; {by_text.reason}")
     return by_text
+
+
+def suggest_for_texts(examples: Sequence[Example], labels: LabelSet | None) -> Suggestion:
+    """Choose metrics for models that read texts: by the kind of labels, or of what is searched."""
+    if labels is None:
+        if any(isinstance(e, Pair) and e.score is not None for e in examples):
+            return Suggestion(("spearman",), "pairs have scores")
+        return Suggestion(("ndcg_10", "mrr_10", "recall_10"), "texts are to be found")
+    if labels.kind == "number":
+        return Suggestion(("absolute_error", "spearman"), "labels are numbers")
+    if labels.kind == "multi":
+        metrics: tuple[MetricName, ...] = ("labels_f1", "labels", "micro_f1", "macro_f1")
+        return Suggestion(metrics, "rows have lists of labels")
+    if max(labels.counts) > UNEVEN * min(labels.counts):
+        reason = f"one label of {labels.num_labels}; {max(labels.counts):,} rows of one, "
+        reason += f"{min(labels.counts):,} of another"
+        return Suggestion(("balanced_accuracy", "accuracy", "macro_f1", "log_loss"), reason)
+    reason = f"one label of {labels.num_labels}, about as many rows of each"
+    return Suggestion(("accuracy", "macro_f1", "log_loss"), reason)
 
 
 def suggest_by_text(targets: Sequence[str]) -> Suggestion:

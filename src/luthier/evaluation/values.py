@@ -25,6 +25,14 @@ class Prediction:
     target_tokens: int | None = None
     rejected_loss: float | None = None
     """The same for the rejected answer of a preference, if there is one."""
+    labels: tuple[str, ...] = ()
+    """The labels a classifier gave."""
+    probabilities: tuple[float, ...] = ()
+    """Of all labels in the order of the label set, where the system knows them."""
+    value: float | None = None
+    """The number it answered, or how alike it found two texts."""
+    ranking: tuple[str, ...] = ()
+    """Names of the texts it found, best first."""
 
 
 class Predictor(Protocol):
@@ -58,10 +66,11 @@ class Metric:
 
     name: str
     title: str
-    kind: Literal["pass_fail", "number"]
+    kind: Literal["pass_fail", "number", "whole"]
+    """Right or wrong on each row, a number for each row, or one number for all rows together."""
     higher_is_better: bool
-    unit: Literal["share", "points", "nats"]
-    """share: 0..1 shown as percent; points: 0..100; nats: a loss."""
+    unit: Literal["share", "points", "nats", "plain"]
+    """share: 0..1 shown as percent; points: 0..100; nats: a loss; plain: a number as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +78,12 @@ class SystemResult:
     """One system on all test rows."""
 
     name: str
-    kind: Literal["zero_shot", "few_shot", "tuned", "other"]
+    kind: Literal["zero_shot", "few_shot", "baseline", "tuned", "other"]
     predictions: tuple[Prediction, ...]
     scores: dict[str, tuple[float | None, ...]]
-    """Metric name -> one score per test row, in the order of the rows; None: not scorable."""
+    """Metric name -> one score per test row, in the order of the rows; None: not scorable.
+
+    Metrics over all rows together have none."""
     estimates: dict[str, Estimate]
     seconds: float
     perplexity: float | None

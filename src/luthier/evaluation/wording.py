@@ -10,7 +10,7 @@ from luthier.evaluation.values import Estimate, Metric
 def format_value(metric: Metric, value: float) -> str:
     """A value with its unit: 74.0 %, 61.2, 0.231 nats."""
     number = _bare(metric, value)
-    return {"share": f"{number} %", "points": number, "nats": f"{number} nats"}[metric.unit]
+    return {"share": f"{number} %", "nats": f"{number} nats"}.get(metric.unit, number)
 
 
 def format_interval(metric: Metric, low: float | None, high: float | None) -> str:
@@ -22,9 +22,9 @@ def format_interval(metric: Metric, low: float | None, high: float | None) -> st
 
 def format_difference(metric: Metric, difference: float, *, signed: bool = True) -> str:
     """A difference with sign and unit: +70.7 points, -0.512 nats."""
-    unit = "nats" if metric.unit == "nats" else "points"
+    unit = {"nats": " nats", "plain": ""}.get(metric.unit, " points")
     number = _bare(metric, difference)
-    return f"{'+' if signed and not number.startswith('-') else ''}{number} {unit}"
+    return f"{'+' if signed and not number.startswith('-') else ''}{number}{unit}"
 
 
 def format_estimate(metric: Metric, estimate: Estimate, confidence: float) -> str:
@@ -41,6 +41,6 @@ def format_p(p_value: float) -> str:
 
 
 def _bare(metric: Metric, value: float) -> str:
-    if metric.unit == "nats":
+    if metric.unit in ("nats", "plain"):
         return f"{value:z.3f}"
     return f"{100 * value if metric.unit == 'share' else value:z.1f}"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         save_adapter,
         save_model,
     )
+    from luthier.models.asking import logits_of, vectors_of
     from luthier.models.devices import (
         Devices,
         choose_device,
@@ -25,11 +26,19 @@ if TYPE_CHECKING:
         probe_devices,
     )
     from luthier.models.divergence import kl_to_start
+    from luthier.models.encoder_tuning import (
+        check_encoder_tuning,
+        fold_scale,
+        make_encoder_trainable,
+        save_encoder,
+    )
+    from luthier.models.encoders import Encoder, encoder_outline, load_encoder
     from luthier.models.flat import FlatBatch, pack
     from luthier.models.generation import Generated, generate
     from luthier.models.head import Head, HeadLoss, head_loss
     from luthier.models.loading import LanguageModel, compiled_lean, load_model, outline
     from luthier.models.losses import answer_losses
+    from luthier.models.pooling import Pooling, read_pooling
     from luthier.models.sharding import gather, shard
     from luthier.models.sources import (
         ModelFolder,
@@ -52,13 +61,22 @@ _MODULES = {
         "save_adapter",
         "save_model",
     ),
+    "asking": ("logits_of", "vectors_of"),
     "devices": ("Devices", "choose_device", "peak_memory", "precision", "probe_devices"),
     "divergence": ("kl_to_start",),
+    "encoder_tuning": (
+        "check_encoder_tuning",
+        "fold_scale",
+        "make_encoder_trainable",
+        "save_encoder",
+    ),
+    "encoders": ("Encoder", "encoder_outline", "load_encoder"),
     "flat": ("FlatBatch", "pack"),
     "generation": ("Generated", "generate"),
     "head": ("Head", "HeadLoss", "head_loss"),
     "loading": ("LanguageModel", "compiled_lean", "load_model", "outline"),
     "losses": ("answer_losses",),
+    "pooling": ("Pooling", "read_pooling"),
     "sharding": ("gather", "shard"),
     "trained": ("TrainedWeights", "trained_parameters"),
     "sources": ("ModelFolder", "Sizes", "count_weights", "default_cache", "resolve_source"),
@@ -67,26 +85,34 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "Devices",
+    "Encoder",
     "FlatBatch",
     "Generated",
     "Head",
     "HeadLoss",
     "LanguageModel",
     "ModelFolder",
+    "Pooling",
     "TrainedWeights",
     "Sizes",
     "count_weights",
     "answer_losses",
+    "check_encoder_tuning",
     "check_tuning",
     "choose_device",
     "compiled_lean",
     "default_cache",
+    "encoder_outline",
+    "fold_scale",
     "gather",
     "generate",
     "head_loss",
     "kl_to_start",
     "load_adapter",
+    "load_encoder",
     "load_model",
+    "logits_of",
+    "make_encoder_trainable",
     "make_trainable",
     "merge_adapter",
     "outline",
@@ -94,11 +120,14 @@ __all__ = [
     "peak_memory",
     "precision",
     "probe_devices",
+    "read_pooling",
     "resolve_source",
     "save_adapter",
+    "save_encoder",
     "save_model",
     "shard",
     "trained_parameters",
+    "vectors_of",
 ]
 
 

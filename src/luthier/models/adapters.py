@@ -23,8 +23,8 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from luthier.errors import ModelError
-from luthier.models.blocks import blocks_of, text_part
+from luthier.errors import ConfigError, ModelError
+from luthier.models.blocks import blocks_of, last_blocks, text_part
 from luthier.models.joint import Joint, join_layers
 from luthier.models.lean import Adapted, adapted_linears
 from luthier.models.loading import LanguageModel
@@ -132,22 +132,28 @@ def make_trainable(model: LanguageModel, tuning: Tuning, seed: int) -> None:
             part.requires_grad_(True)
     elif isinstance(tuning, Embeddings):
         model.base.get_input_embeddings().requires_grad_(True)
-    else:
+    elif isinstance(tuning, LastLayers):
         _thaw_last(model.base, tuning.count)
+    else:
+        raise ConfigError(
+            "a model that writes has no head that could learn alone",
+            where="tuning.kind",
+            accepted="lora, full, last-layers or embeddings",
+        )
 
 
 def check_tuning(model: PreTrainedModel, tuning: Tuning) -> None:
     """Raise ModelError when the tuning names what the model does not have; its weights may be
     anywhere, or nowhere yet."""
     if isinstance(tuning, LoRA):
-        _ranks(model, tuning)
+        ranks_of(linear_layers(model), tuning)
     elif isinstance(tuning, LastLayers):
-        _last_blocks(model, tuning.count)
+        last_blocks(model, tuning.count)
 
 
 def _attach(model: PreTrainedModel, lora: LoRA, seed: int) -> PeftModel:
     """The frozen model with trainable float32 adapters."""
-    ranks = _ranks(model, lora)
+    ranks = ranks_of(linear_layers(model), lora)
     rank = max(ranks.values())
     different = {re.escape(name): r for name, r in ranks.items() if r != rank}
     config = LoraConfig(
@@ -155,7 +161,7 @@ def _attach(model: PreTrainedModel, lora: LoRA, seed: int) -> PeftModel:
         r=rank,
         lora_alpha=lora.alpha,  # type: ignore[arg-type] # PEFT divides it; floats are fine
         lora_dropout=lora.dropout,
-        target_modules=_shortest(ranks, model),
+        target_modules=shortest_names(ranks, model),
         rank_pattern=different,
         use_rslora="rslora" in lora.variants,
         use_dora="dora" in lora.variants,
@@ -181,9 +187,9 @@ def linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
     }
 
 
-def _ranks(model: PreTrainedModel, lora: LoRA) -> dict[str, int]:
-    """Full name of each layer that gets an adapter -> its rank."""
-    layers, rank = linear_layers(model), settled(lora.rank)
+def ranks_of(layers: dict[str, nn.Module], lora: LoRA) -> dict[str, int]:
+    """Full name of each of these layers that gets an adapter -> its rank. Raises ModelError."""
+    rank = settled(lora.rank)
     if lora.targets == "all-linear":
         ranks = dict.fromkeys(layers, rank)
     else:
@@ -229,27 +235,16 @@ def _no_such_layer(pattern: str, layers: Iterable[str]) -> ModelError:
     )
 
 
-def _shortest(ranks: dict[str, int], model: PreTrainedModel) -> list[str]:
+def shortest_names(ranks: dict[str, int], model: PreTrainedModel) -> list[str]:
     """Target names for PEFT: last parts where they say the same as the full names."""
     short = {name.rsplit(".", 1)[-1] for name in ranks}
     meant = {name for name, _ in model.named_modules() if name.rsplit(".", 1)[-1] in short}
     return sorted(short if meant == set(ranks) else ranks)
 
 
-def _last_blocks(model: PreTrainedModel, count: int) -> list[nn.Module]:
-    _, blocks = blocks_of(model)
-    if count > len(blocks):
-        raise ModelError(
-            f"the model has {len(blocks)} blocks",
-            where="tuning.count",
-            accepted=f"1 to {len(blocks)}",
-        )
-    return list(blocks[len(blocks) - count :])
-
-
 def _thaw_last(model: PreTrainedModel, count: int) -> None:
     """Let the last blocks and the final norm learn."""
-    for block in _last_blocks(model, count):
+    for block in last_blocks(model, count):
         block.requires_grad_(True)
     name, _ = blocks_of(model)
     # What stands beside the blocks and is no embedding: the final norm.

@@ -16,6 +16,7 @@ from torch import Tensor
 from luthier.errors import ModelError
 from luthier.models import varlen
 from luthier.models.layout import Block, FlatLayout, Scoring
+from luthier.models.whole import WholeBlock
 
 FLAT = "luthier_flat"
 """Name of the implementation in transformers' attention registry."""
@@ -44,7 +45,7 @@ def _taken(x: Tensor, index: Tensor) -> Tensor:
 
 
 def _shares(
-    query: Tensor, key: Tensor, block: Block, groups: int, scoring: Scoring
+    query: Tensor, key: Tensor, block: Block | WholeBlock, groups: int, scoring: Scoring
 ) -> tuple[Tensor, Tensor | None]:
     """Softmax over the keys [K * B, L * G, S], and the slope that a cap gives the scores.
 
@@ -52,7 +53,9 @@ def _shares(
     the query's dtype.
     """
     mask, slope = block.mask(query.dtype, groups, scoring.window), None
-    if scoring.cap is None and mask.shape[1] == key.shape[1]:
+    if mask.dim() == 3:  # one for each member, the same for all heads
+        mask = mask.repeat(len(query) // len(mask), 1, 1)
+    if scoring.cap is None and mask.shape[-1] == key.shape[1]:
         # Scaled before it is rounded, and masked in the same pass.
         scores = torch.baddbmm(mask, query, key.transpose(1, 2), alpha=scoring.scale)
         return torch.softmax(scores, dim=-1), None
@@ -61,7 +64,7 @@ def _shares(
         scores.div_(scoring.cap).tanh_()
         slope = 1 - scores.square()
         scores.mul_(scoring.cap)
-    scores[..., -mask.shape[1] :] += mask
+    scores[..., -mask.shape[-1] :] += mask
     return torch.softmax(scores, dim=-1), slope
 
 

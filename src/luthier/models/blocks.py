@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from luthier.errors import ModelError
+
 WORTH = 0.9
 """Where a larger share of the tokens predict something, all are computed."""
 
@@ -27,6 +29,18 @@ def blocks_of(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
         for name, module in text_part(model).named_modules()
         if isinstance(module, nn.ModuleList)
     )
+
+
+def last_blocks(model: PreTrainedModel, count: int) -> list[nn.Module]:
+    """The last blocks of a model. Raises ModelError when it has fewer."""
+    _, blocks = blocks_of(model)
+    if count > len(blocks):
+        raise ModelError(
+            f"the model has {len(blocks)} blocks",
+            where="tuning.count",
+            accepted=f"1 to {len(blocks)}",
+        )
+    return list(blocks[len(blocks) - count :])
 
 
 def narrow_last(model: PreTrainedModel) -> None:

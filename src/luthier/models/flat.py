@@ -45,6 +45,11 @@ class FlatBatch:
     segments: tuple[tuple[int, int], ...]
     """Length of each segment, and the segment it continues or -1; the last one is filler."""
 
+    @property
+    def num_filler(self) -> int:
+        """Tokens that nobody sees."""
+        return self.segments[-1][0]
+
     def to(self, device: torch.device) -> "FlatBatch":
         """The same batch on another device."""
         if self.input_ids.device == device:

@@ -11,7 +11,7 @@ there.
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -112,8 +112,11 @@ class FlatLayout:
     """Segments that only have keys: queries count from the first token after them."""
     _made: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
 
+    is_causal: ClassVar[bool] = True
+    """Whether tokens see only what stands before them."""
+
     @classmethod
-    def of(cls, lengths: Sequence[int], parents: Sequence[int] | None = None) -> "FlatLayout":
+    def of(cls, lengths: Sequence[int], parents: Sequence[int] | None = None) -> Self:
         """Layout of segments of these lengths; parents[i] is the segment i continues, or -1.
 
         A parent stands before its children. Empty segments are allowed.

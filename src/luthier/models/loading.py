@@ -152,7 +152,7 @@ def load_model(
     attention.register()
     quantization = four_bits(dtype) if quantize == "nf4" else None
     transformers_logging.disable_progress_bar()
-    with _reading(folder):
+    with reading_model(folder):
         model = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
@@ -189,7 +189,7 @@ def outline(folder: Path, *, allow_remote_code: bool = False) -> PreTrainedModel
 
     Raises ModelError when the folder is no causal language model.
     """
-    with _reading(folder), torch.device("meta"):
+    with reading_model(folder), torch.device("meta"):
         config = AutoConfig.from_pretrained(
             folder, trust_remote_code=allow_remote_code, local_files_only=True
         )
@@ -200,15 +200,15 @@ def outline(folder: Path, *, allow_remote_code: bool = False) -> PreTrainedModel
 
 
 @contextmanager
-def _reading(folder: Path) -> Iterator[None]:
+def reading_model(folder: Path) -> Iterator[None]:
     """Within, what transformers says of a model folder becomes a ModelError."""
     try:
         yield
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(
-            f"cannot be loaded as a language model: {error}",
+            f"cannot be loaded: {error}",
             where=str(folder),
-            accepted="a causal language model of an architecture transformers knows",
+            accepted="a model of the kind the method needs, of an architecture transformers knows",
         ) from error
 
 

@@ -29,6 +29,8 @@ def choose(query: Tensor, layout: FlatLayout, scoring: Scoring) -> Kernel | None
         return None
     if fits_flash(query, layout, scoring) and _has_flash(query.device):
         return flash
+    if not layout.is_causal:
+        return None
     if find_spec("triton") is not None:
         return flex
     return one_by_one if scoring.cap is None else None
@@ -55,13 +57,14 @@ def flash(
         return ends.to(device=query.device, dtype=torch.int32)
 
     at = layout.once(("bounds", query.device), bounds)
+    window = -1 if scoring.window is None else scoring.window - 1
     mixed: Any = varlen_attn(
         query.transpose(0, 1).flatten(1, 2),
         key.transpose(0, 1).contiguous(),
         value.transpose(0, 1).contiguous(),
         at, at, max(lengths), max(lengths),
         scale=scoring.scale,
-        window_size=(-1 if scoring.window is None else scoring.window - 1, 0),
+        window_size=(window, 0 if layout.is_causal else window),
         enable_gqa=groups > 1,
     )  # fmt: skip
     by_head: Tensor = mixed.unflatten(1, (num_heads, groups)).transpose(0, 1)

@@ -19,11 +19,12 @@ from luthier.models import (
     peak_memory,
     shard,
 )
+from luthier.pipeline.encoding import AnySplit
 from luthier.pipeline.preparing import Prepared
 from luthier.pipeline.starting import continues_adapter, load_start
 from luthier.recipe import LoRA, Recipe, recipe_hash, settled
 from luthier.runs import write_atomically
-from luthier.tokens import EncodedExample
+from luthier.tokens import EncodedExample, EncodedSplit
 from luthier.training import (
     NEEDS_REFERENCE,
     Measured,
@@ -72,7 +73,7 @@ def learn(
     drops = isinstance(recipe.tuning, LoRA) and recipe.tuning.dropout > 0
     objective = build_objective(recipe.method, share_prefixes=not drops)
     learnt, held_out = (
-        _with_references(model, prepared, split.encoded, ranks, circumstances.referenced)
+        _with_references(model, prepared, _written(split), ranks, circumstances.referenced)
         for split in (prepared.train, prepared.validation)
     )
 
@@ -101,6 +102,11 @@ def learn(
             shard(model)  # once it is lean, which is probed with whole weights
         outcome = train(model, objective, learnt, recipe.training, surroundings)
     return outcome, _whole(model, prepared) if model.root is not None else model
+
+
+def _written(split: AnySplit) -> tuple[EncodedExample, ...]:
+    assert isinstance(split, EncodedSplit), "of what a model is to write"
+    return split.encoded
 
 
 def _knows_its_start(model: LanguageModel, recipe: Recipe) -> bool:

@@ -10,18 +10,22 @@ from luthier.errors import ConfigError
 from luthier.evaluation import (
     EvaluationResult,
     Kind,
+    Predictor,
     SystemResult,
     build_scorers,
     conclude,
     run_system,
 )
 from luthier.models import LanguageModel, ModelFolder, load_adapter
-from luthier.pipeline.events import Answered, Event
-from luthier.pipeline.predictors import TUNED, ZERO_SHOT, LocalPredictor
-from luthier.pipeline.preparing import for_method, measurable
+from luthier.pipeline.events import Answered, Event, Note
+from luthier.pipeline.opened_texts import open_reader, reads_texts
+from luthier.pipeline.predictors import ZERO_SHOT, LocalPredictor
+from luthier.pipeline.preparing import for_method, measurable, prepare
+from luthier.pipeline.reading import ReadingWork
 from luthier.pipeline.recorded import resolved_recipe
 from luthier.pipeline.starting import load_start, resolve_start
-from luthier.recipe import LoRA, Recipe, settled
+from luthier.pipeline.work import TUNED, Desk
+from luthier.recipe import LoRA, ReadRecipe, Recipe, settled
 from luthier.runs import Run, Workspace, write_atomically
 from luthier.tokens import Tokenizer
 
@@ -112,6 +116,24 @@ def evaluate_run(
     run: Run, rows: Path, observe: Callable[[Event], None] = lambda event: None
 ) -> EvaluationResult:
     """Judge a finished run against its prompt on other rows; the result is kept in its folder."""
+    result, files = (_judge_reader if reads_texts(run) else _judge_writer)(run, rows, observe)
+    sha256 = files[str(rows)]
+    summary = {
+        "rows": str(rows),
+        "sha256": sha256,
+        "n": len(result.examples),
+        "verdict": result.verdict.paragraph if result.verdict else "",
+        "systems": {s.name: {m: e.value for m, e in s.estimates.items()} for s in result.systems},
+    }
+    name = f"on-{rows.stem}-{sha256[:8]}.json"
+    write_atomically(run.path("evaluation", name), json.dumps(summary, indent=1))
+    return result
+
+
+def _judge_writer(
+    run: Run, rows: Path, observe: Callable[[Event], None]
+) -> tuple[EvaluationResult, dict[str, str]]:
+    """A model that writes against its prompt alone; the result, and the hashes of what was read."""
     opened = open_model(run)
     apart = {"validation": None, "test": None, "validation_share": 0.0, "test_share": 0.0}
     reading = read_dataset(
@@ -134,15 +156,34 @@ def evaluate_run(
     opened = replace(opened, model=None)  # type: ignore[arg-type] # lets it go first
     opened = replace(opened, model=load_start(opened.recipe, start))
     systems.append(judge(ZERO_SHOT, "zero_shot"))
-    metrics = [scorer.metric for scorer in scorers]
-    result = conclude(examples, systems, metrics, evaluation, seed=seed)
-    name = f"on-{rows.stem}-{reading.dataset.fingerprint[:8]}.json"
-    summary = {
-        "rows": str(rows),
-        "sha256": reading.dataset.files[str(rows)],
-        "n": len(examples),
-        "verdict": result.verdict.paragraph if result.verdict else "",
-        "systems": {s.name: {m: e.value for m, e in s.estimates.items()} for s in systems},
-    }
-    write_atomically(run.path("evaluation", name), json.dumps(summary, indent=1))
-    return result
+    result = conclude(examples, systems, scorers, evaluation, seed=seed)
+    return result, reading.dataset.files
+
+
+def _judge_reader(
+    run: Run, rows: Path, observe: Callable[[Event], None]
+) -> tuple[EvaluationResult, dict[str, str]]:
+    """A model of texts against simple methods that learn from its own training rows."""
+    recipe = resolved_recipe(run)
+    elsewhere = {"test": rows, "corpus": None, "queries": None, "judgements": None}
+    recipe = recipe.model_copy(
+        update={
+            "data": recipe.data.model_copy(update=elsewhere),
+            "evaluation": recipe.evaluation.model_copy(update={"limit": None}),
+        }
+    )
+    prepared = prepare(ReadRecipe(recipe, {}, ""))
+    work, desk = ReadingWork(prepared), Desk(run, observe, lambda text: observe(Note(text)))
+    evaluation, seed = recipe.evaluation, recipe.training.seed
+
+    def judge(predictor: Predictor, kind: Kind) -> SystemResult:
+        return run_system(
+            predictor, kind, prepared.test, work.scorers, evaluation, seed=seed, observe=observe
+        )
+
+    systems = [judge(*found) for found in work.baselines(work.load(), desk)]
+    opened = open_reader(run)
+    work.answering = opened.answering
+    systems.append(judge(work.tuned(opened.reader.model, desk), "tuned"))
+    result = conclude(prepared.test, systems, work.scorers, evaluation, seed=seed)
+    return result, prepared.dataset.files

@@ -15,7 +15,6 @@ from luthier.models import LanguageModel, answer_losses, generate
 from luthier.tokens import Tokenizer, encode_chat, encode_prompt, encode_text
 
 INSTRUCTIONS = ("system", "developer")
-TUNED = "fine-tuned"
 ZERO_SHOT = "prompt alone"
 
 

@@ -1,4 +1,4 @@
-"""Everything before the first computation: model files, rows, masks, and every "auto" decided.
+"""Everything before the first computation: model files, rows, ids, and every "auto" decided.
 
 Loads no weights. What comes out is all that checking, previewing, planning and tuning need.
 """
@@ -12,30 +12,45 @@ from typing import Any
 
 from luthier.data import (
     Chat,
+    Collection,
     Dataset,
     Example,
     Finding,
+    Labelled,
+    LabelSet,
+    Pair,
     Preference,
     Rated,
     Split,
     Text,
+    collection_of,
     limit_by_hash,
+    read_collection,
     read_dataset,
     refuse_errors,
 )
 from luthier.errors import DataError
-from luthier.evaluation import build_scorers, suggest_metrics
 from luthier.models import ModelFolder, count_weights, probe_devices
+from luthier.pipeline.encoding import (
+    AnySplit,
+    Encoding,
+    ReadEncoding,
+    WrittenEncoding,
+    label_set_of,
+)
+from luthier.pipeline.judging import scorers_of
 from luthier.pipeline.starting import cache_folder, resolve_start
-from luthier.recipe import SFT, Facts, ReadRecipe, Recipe, Resolved, resolve
+from luthier.recipe import TEXT_METHODS, Facts, ReadRecipe, Recipe, Resolved, resolve
 from luthier.runs import num_cores
-from luthier.tokens import EncodedExample, EncodedSplit, Tokenizer, check_ledger, encode_split
+from luthier.tokens import TextSplit, Tokenizer, check_ledger
 
 METHODS: dict[type[Example], tuple[str, ...]] = {
     Chat: ("sft",),
     Preference: ("dpo", "ipo", "simpo", "orpo", "kto"),
     Rated: ("kto",),
     Text: ("pretrain",),
+    Labelled: ("classify", "embed"),
+    Pair: ("embed",),
 }
 """Kind of examples -> methods that learn from them."""
 KINDS = {
@@ -43,7 +58,11 @@ KINDS = {
     Preference: "preferences",
     Rated: "rated answers",
     Text: "raw texts",
+    Labelled: "labelled texts",
+    Pair: "pairs of texts",
 }
+WIDTHS = ("hidden_size", "n_embd", "dim")
+"""Names of a model's width in config.json."""
 NO_LIMIT = 10**9
 """Length limit while the recipe's own is not decided yet."""
 
@@ -53,23 +72,32 @@ class Prepared:
     """A run that could start: nothing in it is undecided."""
 
     source: ModelFolder
-    tokenizer: Tokenizer
+    encoding: Encoding
     dataset: Dataset
     findings: tuple[Finding, ...]
     """Warnings about rows; errors have been raised."""
-    train: EncodedSplit
-    validation: EncodedSplit
+    train: AnySplit
+    validation: AnySplit
     test: tuple[Example, ...]
     """Held-out examples, as many as evaluation.limit allows."""
     facts: Facts
     resolved: Resolved
     text: str
     """The recipe as given."""
+    labels: LabelSet | None = None
+    """Of labelled rows."""
+    collection: Collection | None = None
+    """What the held-out queries search."""
 
     @property
     def recipe(self) -> Recipe:
         """The recipe without "auto"."""
         return self.resolved.recipe
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer."""
+        return self.encoding.tokenizer
 
 
 def prepare(read: ReadRecipe, observe: Callable[[str], None] = lambda note: None) -> Prepared:
@@ -79,43 +107,59 @@ def prepare(read: ReadRecipe, observe: Callable[[str], None] = lambda note: None
     """
     recipe = read.recipe
     reading = read_dataset(recipe.data)
-    refuse_errors(reading.findings)
+    findings = list(reading.findings)
+    refuse_errors(findings)
     dataset = for_method(reading.dataset, recipe)
-    held_out = measurable(dataset.test)
+    collection = _collection(dataset, recipe, findings)
+    held_out = measurable(collection.queries if collection else dataset.test)
     _check_splits(replace(dataset, test=held_out))
     source = resolve_start(recipe, observe)
-    tokenizer = Tokenizer.load(source.path, recipe.model.chat_template)
-    learnt: tuple[Split, ...] = ("train", "validation")
-    whole = {
-        split: _encode(tokenizer, split, getattr(dataset, split), recipe, NO_LIMIT)
-        for split in learnt
-    }
+    encoding = open_encoding(source.path, recipe)
+    splits = _encode(encoding, dataset, recipe, NO_LIMIT)
     test = tuple(limit_by_hash(held_out, recipe.evaluation.limit))
-    facts = _facts(whole["train"], whole["validation"], test, source, tokenizer)
+    facts = _facts(splits, test, source, encoding)
     facts = replace(facts, cache=str(cache_folder(recipe)))
     resolved = resolve(recipe, read.origins, facts)
-    build_scorers(resolved.recipe.evaluation)  # a pattern may be none
+    labels = label_set_of(dataset.train, resolved.recipe)
+    scorers_of(resolved.recipe, test, labels, collection)  # some may not fit the rows
     max_length = resolved.recipe.training.max_length
     assert max_length != "auto", "resolved"
-    kept = {
-        split: _encode(tokenizer, split, getattr(dataset, split), recipe, max_length)
-        if encoded.ledger.longest > max_length
-        else encoded
-        for split, encoded in whole.items()
-    }
-    check_ledger(kept["train"].ledger, recipe.data.max_dropped_share)
+    if any(split.ledger.longest > max_length for split in splits):
+        splits = _encode(encoding, dataset, recipe, max_length)
+    check_ledger(splits[0].ledger, recipe.data.max_dropped_share)
     return Prepared(
         source,
-        tokenizer,
+        encoding,
         dataset,
-        tuple(reading.findings),
-        kept["train"],
-        kept["validation"],
+        tuple(findings),
+        *splits,
         test,
         facts,
         resolved,
         read.text,
+        labels,
+        collection,
     )
+
+
+def open_encoding(folder: Path, recipe: Recipe) -> Encoding:
+    """The way from examples to ids that a recipe's method takes."""
+    if recipe.method.kind in TEXT_METHODS:
+        return ReadEncoding.open(folder, recipe)
+    return WrittenEncoding.open(folder, recipe)
+
+
+def _collection(dataset: Dataset, recipe: Recipe, findings: list[Finding]) -> Collection | None:
+    """What held-out queries search, where a search is learnt."""
+    if recipe.method.kind != "embed" or not dataset.train:
+        return None
+    first, data = dataset.train[0], recipe.data
+    if data.corpus is not None and data.queries is not None and data.judgements is not None:
+        found = read_collection(data.corpus, data.queries, data.judgements, findings.append)
+        refuse_errors(findings)
+        return found
+    is_searched = isinstance(first, Pair) and first.score is None
+    return collection_of(dataset.test) if is_searched else None
 
 
 def for_method(dataset: Dataset, recipe: Recipe) -> Dataset:
@@ -135,7 +179,8 @@ def for_method(dataset: Dataset, recipe: Recipe) -> Dataset:
             f"holds {KINDS[kind]}, which {recipe.method.kind} cannot learn from",
             where=", ".join(dataset.files),
             advice=f"set method.kind to {' or '.join(methods)}, or name other rows"
-            + ("; with data.format: rated, labels 0 and 1 are marks" if is_kto else ""),
+            + ("; with data.format: rated, labels 0 and 1 are marks" if is_kto else "")
+            + ("; with data.format: text, a label is left aside" * (kind is Labelled)),
         )
     return dataset
 
@@ -155,14 +200,18 @@ def _rated(examples: tuple[Example, ...]) -> Iterator[Example]:
 
 
 def _encode(
-    tokenizer: Tokenizer,
-    split: Split,
-    examples: tuple[Example, ...],
-    recipe: Recipe,
-    max_length: int,
-) -> EncodedSplit:
-    train_on = recipe.method.train_on if isinstance(recipe.method, SFT) else "last"
-    return encode_split(tokenizer, split, examples, train_on=train_on, max_length=max_length)
+    encoding: Encoding, dataset: Dataset, recipe: Recipe, max_length: int
+) -> tuple[AnySplit, AnySplit]:
+    """Training and validation rows as ids, with the numbers of their labels."""
+    learnt: tuple[Split, Split] = ("train", "validation")
+    labels = label_set_of(dataset.train, recipe)
+    found = []
+    for split in learnt:
+        encoded = encoding.encode(split, getattr(dataset, split), max_length)
+        if labels is not None and isinstance(encoded, TextSplit):
+            encoded = encoded.labelled(labels)
+        found.append(encoded)
+    return found[0], found[1]
 
 
 def _check_splits(dataset: Dataset) -> None:
@@ -180,13 +229,12 @@ def _check_splits(dataset: Dataset) -> None:
 
 
 def _facts(
-    train: EncodedSplit,
-    validation: EncodedSplit,
+    splits: tuple[AnySplit, AnySplit],
     test: tuple[Example, ...],
     source: ModelFolder,
-    tokenizer: Tokenizer,
+    encoding: Encoding,
 ) -> Facts:
-    suggestion = suggest_metrics(test)
+    train, validation = splits
     devices = probe_devices()
     config, sizes = _text_config(source.path), count_weights(source.path)
     return Facts(
@@ -195,12 +243,10 @@ def _facts(
         train_tokens=train.ledger.num_tokens,
         validation_tokens=validation.ledger.num_tokens,
         longest_row=max(train.ledger.longest, validation.ledger.longest),
-        longest_answer=max((_answer_length(e) for e in train.encoded), default=0),
-        hidden_size=int(config.get("hidden_size") or config.get("n_embd") or 1),
+        hidden_size=int(
+            config.get("hidden_size") or config.get("n_embd") or config.get("dim") or 1
+        ),
         model_type=str(config.get("model_type", "")),
-        context_length=tokenizer.context_length,
-        suggested_metrics=suggestion.metrics,
-        suggestion_reason=suggestion.reason,
         has_cuda=devices.has_cuda,
         has_bfloat16=devices.has_bfloat16,
         num_cores=max(1, num_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))),
@@ -211,6 +257,7 @@ def _facts(
         narrowest_layer=sizes.narrowest,
         model_size=sizes.model,
         can_compile=devices.can_compile,
+        **encoding.facts(train, test),
     )
 
 
@@ -219,8 +266,3 @@ def _text_config(folder: Path) -> dict[str, Any]:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     nested = config.get("text_config")
     return {**config, **nested} if isinstance(nested, dict) else dict(config)
-
-
-def _answer_length(encoded: EncodedExample) -> int:
-    start, end = encoded.sequences[0].spans[-1]
-    return end - start

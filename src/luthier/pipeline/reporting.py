@@ -7,6 +7,7 @@ from luthier.data import Finding
 from luthier.evaluation import EvaluationResult
 from luthier.pipeline.journal import Journal
 from luthier.pipeline.preparing import Prepared
+from luthier.recipe import TEXT_METHODS, Classify
 from luthier.report import (
     DroppedRow,
     LedgerSummary,
@@ -16,7 +17,7 @@ from luthier.report import (
     SplitLedger,
 )
 from luthier.runs import Run
-from luthier.tokens import Ledger
+from luthier.tokens import Ledger, TextSplit
 from luthier.training import Outcome
 
 MAX_WARNINGS = 20
@@ -56,14 +57,32 @@ def build_report(
             "validation rows": len(prepared.validation.examples),
             "test rows": len(prepared.test),
         },
-        next_steps=(
-            NextStep("Talk to the tuned model", f"luthier chat {run.id}"),
-            NextStep(
-                "Evaluate it on other rows", f"luthier evaluate {run.id} --data more-rows.jsonl"
-            ),
-            NextStep("Load it in transformers with PEFT", str(run.path("adapter"))),
+        next_steps=_next_steps(run, prepared),
+        warnings=(
+            *journal.warnings(),
+            *_warnings(prepared.findings, outcome),
+            *_cut(prepared),
         ),
-        warnings=(*journal.warnings(), *_warnings(prepared.findings, outcome)),
+    )
+
+
+def _next_steps(run: Run, prepared: Prepared) -> tuple[NextStep, ...]:
+    again = NextStep(
+        "Evaluate it on other rows", f"luthier evaluate {run.id} --data more-rows.jsonl"
+    )
+    if prepared.recipe.method.kind not in TEXT_METHODS:
+        return (
+            NextStep("Talk to the tuned model", f"luthier chat {run.id}"),
+            again,
+            NextStep("Load it in transformers with PEFT", str(run.path("adapter"))),
+        )
+    is_own = isinstance(prepared.recipe.method, Classify) and prepared.recipe.method.head == "own"
+    library = "transformers" if is_own else "sentence-transformers"
+    verb = "Label" if prepared.recipe.method.kind == "classify" else "Embed"
+    return (
+        NextStep(f"{verb} a file of texts", f"luthier predict {run.id} --input texts.jsonl"),
+        again,
+        NextStep(f"Load it in {library}", str(run.path("model"))),
     )
 
 
@@ -77,6 +96,16 @@ def _warnings(findings: tuple[Finding, ...], outcome: Outcome) -> tuple[str, ...
             f"the weights are those of step {outcome.best_step}"
         )
     return tuple(warnings)
+
+
+def _cut(prepared: Prepared) -> tuple[str, ...]:
+    """That texts were too long to be read whole."""
+    return tuple(
+        f"{len(split.cut)} of {len(split.examples)} {split.ledger.split} rows are longer than "
+        f"the model reads; their ends were left out"
+        for split in (prepared.train, prepared.validation)
+        if isinstance(split, TextSplit) and split.cut
+    )
 
 
 def _recipe_lines(run: Run) -> tuple[RecipeLine, ...]:

@@ -13,9 +13,11 @@ from luthier.errors import ConfigError
 from luthier.models import (
     LanguageModel,
     ModelFolder,
+    check_encoder_tuning,
     check_tuning,
     choose_device,
     default_cache,
+    encoder_outline,
     load_adapter,
     load_model,
     merge_adapter,
@@ -24,7 +26,7 @@ from luthier.models import (
     resolve_source,
 )
 from luthier.pipeline.recorded import resolved_recipe
-from luthier.recipe import LoRA, Recipe, settled
+from luthier.recipe import TEXT_METHODS, LoRA, Recipe, settled
 from luthier.runs import Run, Workspace
 
 EARLIER = "run:"
@@ -83,7 +85,9 @@ def _earlier_run(workspace: Path, wanted: str) -> Run:
 
 def check_start(recipe: Recipe, source: ModelFolder) -> None:
     """Raise what `load_start` would say of a resolved recipe's tuning, without loading weights."""
-    if not continues_adapter(recipe, source):
+    if recipe.method.kind in TEXT_METHODS:
+        check_encoder_tuning(encoder_outline(source.path), recipe.tuning)
+    elif not continues_adapter(recipe, source):
         allowed = bool(recipe.model.remote_code)
         check_tuning(outline(source.path, allow_remote_code=allowed), recipe.tuning)
 

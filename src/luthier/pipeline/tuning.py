@@ -1,43 +1,47 @@
 """The order of things, stated once: prepare, baselines, train, evaluate, compare, report.
 
+What is done at each stage is a method's `Work`.
+
 `tune` takes a recipe and gives a finished run. Every stage leaves its result in the run's folder,
 so that the same command run again takes up where the last one ended. The test split is looked at by
 the prompted baselines before training, and once by the chosen checkpoint after it.
 """
 
 import json
-import shutil
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from luthier.data import Chat
 from luthier.errors import LuthierError
 from luthier.evaluation import (
     EvaluationResult,
     Kind,
-    Scorer,
+    Prediction,
+    Predictor,
     SystemResult,
     Verdict,
-    build_scorers,
     conclude,
     from_json,
     run_system,
     to_json,
 )
-from luthier.models import LanguageModel, save_adapter, save_model
+from luthier.pipeline.asking import Numbers
 from luthier.pipeline.events import Answered, Event, Note, Ready
 from luthier.pipeline.journal import Journal
-from luthier.pipeline.learning import Circumstances, learn
+from luthier.pipeline.learning import Circumstances
 from luthier.pipeline.loggers import open_loggers
+from luthier.pipeline.opened_texts import TunedReader, open_reader, reads_texts
 from luthier.pipeline.opening import TunedModel, open_model
-from luthier.pipeline.predictors import TUNED, ZERO_SHOT, LocalPredictor, choose_shots
 from luthier.pipeline.preparing import Prepared, prepare
+from luthier.pipeline.reading import ReadingWork
 from luthier.pipeline.reporting import build_report
-from luthier.pipeline.starting import load_start
-from luthier.recipe import LoRA, flatten, recipe_from, recipe_hash, settled
-from luthier.report import write_report
+from luthier.pipeline.work import Desk, Work
+from luthier.pipeline.writing import WritingWork
+from luthier.recipe import TEXT_METHODS, flatten, recipe_from, recipe_hash, settled
+from luthier.report import TextDetails, write_report
 from luthier.runs import Run, RunRecord, Workspace, capture_environment, write_atomically
 from luthier.training import Outcome, Profile, Profiler, Ranks, join_ranks, leave_ranks
 
@@ -60,9 +64,27 @@ class Tuned:
         """The page to open."""
         return self.run.path("report.html")
 
+    @property
+    def reads_texts(self) -> bool:
+        """Whether the model reads texts, rather than writes."""
+        return reads_texts(self.run)
+
     def open(self) -> TunedModel:
-        """Load the tuned model, to ask it."""
+        """Load a tuned model that writes, to ask it."""
         return open_model(self.run)
+
+    @cached_property
+    def reader(self) -> TunedReader:
+        """The tuned model of texts, to ask for labels or vectors."""
+        return open_reader(self.run)
+
+    def predict(self, texts: Sequence[str | tuple[str, str]]) -> list[Prediction]:
+        """Labels with probabilities, or numbers, of texts. Raises ConfigError for other models."""
+        return self.reader.predict(texts)
+
+    def embed(self, texts: Sequence[str], *, as_passages: bool = False) -> Numbers:
+        """Vectors [n, D] of texts. Raises ConfigError for models that write."""
+        return self.reader.embed(texts, as_passages=as_passages)
 
 
 def tune_from(*, observe: Callable[[Event], None] = lambda event: None, **settings: Any) -> Tuned:
@@ -110,12 +132,13 @@ def tune(
 
 def _follow(prepared: Prepared, ranks: Ranks, is_interrupted: Callable[[], bool]) -> Tuned:
     """Train as one of several processes; the first one does all the rest."""
-    model = load_start(prepared.recipe, prepared.source)
+    work = work_of(prepared)
+    model = work.load()
     # Comes when the first process has evaluated the prompts; its disk may be another one.
     folder, record = ranks.tell((Path(), None))
     assert isinstance(record, RunRecord), "the first process tells it"
-    outcome, _ = learn(
-        model, prepared, Circumstances(folder / "checkpoints", ranks, is_interrupted=is_interrupted)
+    outcome, _ = work.learn(
+        model, Circumstances(folder / "checkpoints", ranks, is_interrupted=is_interrupted)
     )
     leave_ranks()
     workspace = Workspace.open(prepared.recipe.runtime.workspace)
@@ -185,7 +208,7 @@ class _Path:
         loggers = open_loggers(self.recipe.runtime.loggers, run, flatten(self.recipe))
         self.journal = Journal(run, observe, loggers)
         self.observe, self.is_interrupted = observe, is_interrupted
-        self.scorers: tuple[Scorer, ...] = build_scorers(self.recipe.evaluation)
+        self.work, self.desk = work_of(prepared), Desk(run, observe, self.journal.warn)
         self.seed = self.recipe.training.seed
 
     def go(self) -> Tuned:
@@ -198,70 +221,41 @@ class _Path:
     def _go(self) -> Tuned:
         with self.journal.stage("load the model"):
             model = self._load()
-        with self.journal.stage("evaluate the prompts"):
-            baselines = self._baselines(model)
+        with self.journal.stage("evaluate the baselines"):
+            systems = [self._system(*found) for found in self.work.baselines(model, self.desk)]
         with self.journal.stage("train"):
             outcome, model = self._train(model)
         if outcome.status == "interrupted":
             self.run.update(status="interrupted")
             return Tuned(self.run, is_finished=False)
         with self.journal.stage("evaluate the tuned model"):
-            tuned = self._system(self._predictor(TUNED, model), "tuned")
-        return self._conclude([*baselines, tuned], outcome)
+            systems.append(self._system(self.work.tuned(model, self.desk), "tuned"))
+            details = self.work.details(model, systems, self.desk)
+        return self._conclude(systems, outcome, details)
 
-    def _load(self) -> LanguageModel:
-        model = load_start(self.recipe, self.prepared.source)
+    def _load(self) -> Any:
+        model = self.work.load()
         if model.padded_because:
             self.journal.warn(f"{model.padded_because}; batches are padded, which is slower")
         return model
 
-    def _predictor(
-        self, name: str, model: LanguageModel, shots: tuple[Chat, ...] = ()
-    ) -> LocalPredictor:
-        return LocalPredictor(
-            name,
-            model,
-            self.prepared.tokenizer,
-            max_new_tokens=settled(self.recipe.evaluation.max_new_tokens),
-            loss_tokens=settled(self.recipe.training.micro_batch_tokens),
-            text_tokens=settled(self.recipe.training.max_length),
-            shots=shots,
-            observe=lambda done, total: self.observe(Answered(name, done, total)),
-        )
-
-    def _baselines(self, model: LanguageModel) -> list[SystemResult]:
-        """The prompts without training: alone, and with each number of examples."""
-        results = [self._system(self._predictor(ZERO_SHOT, model), "zero_shot")]
-        if self.recipe.method.kind == "pretrain":
-            return results  # a raw text has no prompt to put examples into
-        for shots in self._shots():
-            name = f"{len(shots)} example{'s' * (len(shots) > 1)} in the prompt"
-            results.append(self._system(self._predictor(name, model, shots), "few_shot"))
-        return results
-
-    def _shots(self) -> list[tuple[Chat, ...]]:
-        """The examples of each such prompt; as many as there are, where there are fewer."""
-        rows, seed = self.prepared.train.examples, self.seed
-        found = [choose_shots(rows, wanted, seed) for wanted in self.recipe.evaluation.shots]
-        return [shots for shots in {len(shots): shots for shots in found}.values() if shots]
-
-    def _system(self, predictor: LocalPredictor, kind: Kind) -> SystemResult:
+    def _system(self, predictor: Predictor, kind: Kind) -> SystemResult:
         """The system's scores, kept in the run's folder and taken from there on a resume."""
-        kept = self.run.path("evaluation", f"{predictor.name.replace(' ', '-')}.json")
+        name = re.sub(r"[^a-z0-9]+", "-", predictor.name.lower())
+        kept = self.run.path("evaluation", f"{name}.json")
         if kept.is_file():
             return from_json(kept.read_text("utf-8"), where=str(kept))
         result = run_system(
-            predictor, kind, self.prepared.test, self.scorers, self.recipe.evaluation,
+            predictor, kind, self.prepared.test, self.work.scorers, self.recipe.evaluation,
             seed=self.seed, observe=self.observe,
         )  # fmt: skip
         write_atomically(kept, to_json(result))
         return result
 
-    def _train(self, model: LanguageModel) -> tuple[Outcome, LanguageModel]:
+    def _train(self, model: Any) -> tuple[Outcome, Any]:
         self.ranks.tell((self.run.folder, self.run.record))
-        outcome, model = learn(
+        outcome, model = self.work.learn(
             model,
-            self.prepared,
             Circumstances(
                 self.run.path("checkpoints"),
                 self.ranks,
@@ -274,34 +268,22 @@ class _Path:
         )
         leave_ranks()
         if outcome.status != "interrupted":
-            self._save(model)
+            self.work.save(model, self.run)
         return outcome, model
 
     def _keep_profile(self, profile: Profile) -> None:
         write_atomically(self.run.path("profile.json"), json.dumps(asdict(profile), indent=1))
         self.observe(profile)
 
-    def _save(self, model: LanguageModel) -> None:
-        """Write what learnt into the run's folder: an adapter, or the whole model."""
-        is_adapter = isinstance(self.recipe.tuning, LoRA)
-        place = self.run.path("adapter" if is_adapter else "model")
-        unfinished = place.with_name(f".{place.name}.unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        if is_adapter:
-            save_adapter(model, unfinished)
-        else:
-            save_model(model, unfinished, self.prepared.source.path)
-        shutil.rmtree(place, ignore_errors=True)
-        unfinished.rename(place)
-
-    def _conclude(self, systems: list[SystemResult], outcome: Outcome) -> Tuned:
-        metrics = [scorer.metric for scorer in self.scorers]
+    def _conclude(
+        self, systems: list[SystemResult], outcome: Outcome, details: TextDetails | None
+    ) -> Tuned:
         result = conclude(
-            self.prepared.test, systems, metrics, self.recipe.evaluation, seed=self.seed
+            self.prepared.test, systems, self.work.scorers, self.recipe.evaluation, seed=self.seed
         )
         self.journal.conclude(systems, outcome.num_steps)
         report = build_report(self.run, self.prepared, result, self.journal, outcome)
-        write_report(report, self.run.folder)
+        write_report(replace(report, details=details), self.run.folder)
         first = result.comparisons[0] if result.comparisons else None
         self.run.finish(
             "finished",
@@ -311,3 +293,10 @@ class _Path:
             after=first.candidate_value if first else None,
         )
         return Tuned(self.run, is_finished=True, evaluation=result)
+
+
+def work_of(prepared: Prepared) -> Work:
+    """What a recipe's method does at each stage."""
+    if prepared.recipe.method.kind in TEXT_METHODS:
+        return ReadingWork(prepared)
+    return WritingWork(prepared)

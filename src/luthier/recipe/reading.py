@@ -19,7 +19,10 @@ from luthier.errors import ConfigError
 from luthier.recipe.fields import field_names, leaves
 from luthier.recipe.schema import Recipe
 
-FILE_PATHS = ("data.train", "data.validation", "data.test", "model.chat_template")
+FILE_PATHS = (
+    "data.train", "data.validation", "data.test", "data.corpus", "data.queries",
+    "data.judgements", "model.chat_template",
+)  # fmt: skip
 SHORTHANDS = {
     "model": "model.source",
     "data": "data.train",

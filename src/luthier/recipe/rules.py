@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from luthier.recipe.schema import LoRA, Recipe, settled
+from luthier.recipe.schema import TEXT_METHODS, LoRA, Recipe, settled
 
 LEARNING_RATE_EXPONENTS = {"llama": 0.781, "qwen2": 0.0775, "qwen3": 0.0775}
 """Model type -> how fast the best LoRA learning rate falls with width (Tinker's shipped rule)."""
@@ -20,6 +20,15 @@ FULL_FACTOR = 0.1
 COMPILE_FROM = 1e17
 """Operations of a run from which compiling pays on a GPU: 60 seconds for 10 % of a run at 160
 TFLOP/s, which is a guess."""
+ENCODER_RATE = 1e-4
+"""Learning rate of all weights of an encoder, at a width of 384; it falls with the width."""
+ENCODER_WIDTH = 384
+ENCODER_LORA_FACTOR = 10.0
+HEAD_RATE = 1e-2
+UNEVEN = 3.0
+"""A class so many times as frequent as another makes classes uneven."""
+FEW_ROWS = 64
+"""Rows of each label up to which the body learns to tell texts apart before the head does."""
 METHOD_FACTORS = {"dpo": 0.1, "ipo": 0.1, "simpo": 0.1, "kto": 0.1, "orpo": 0.5}
 """Preference methods start from a model that can already do it and move it less."""
 
@@ -59,6 +68,12 @@ class Facts:
     num_cores: int
     cache: str
     """The user's cache folder."""
+    label_kind: str = ""
+    """single, multi or number, for rows with labels."""
+    label_counts: tuple[int, ...] = ()
+    """Training rows of each label."""
+    has_vectors: bool = False
+    """Whether the model is a sentence-transformers folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +105,33 @@ def _cache(recipe: Recipe, facts: Facts) -> tuple[str, str]:
     return facts.cache, "the user's cache folder"
 
 
+def _labels(recipe: Recipe, facts: Facts) -> tuple[str, str]:
+    return facts.label_kind or "single", "as the rows write them"
+
+
+def _stages(recipe: Recipe, facts: Facts) -> tuple[str, str]:
+    largest = max(facts.label_counts, default=0)
+    is_single = getattr(recipe.method, "labels", "") == "single"
+    if is_single and min(facts.label_counts, default=0) >= 2 and largest <= FEW_ROWS:
+        return "two", f"at most {largest} rows a label: contrast teaches more than labels alone"
+    return "one", f"more than {FEW_ROWS} rows of a label, or several labels a row"
+
+
+def _head(recipe: Recipe, facts: Facts) -> tuple[str, str]:
+    if facts.has_vectors or getattr(recipe.method, "stages", "") == "two":
+        return "pooled", "the model was made for vectors of texts, which tell labels apart"
+    return "own", "as transformers builds classifiers of this architecture"
+
+
+def _balance(recipe: Recipe, facts: Facts) -> tuple[str, str]:
+    if facts.label_kind == "number" or not facts.label_counts:
+        return "none", "numbers have no classes"
+    rarest, largest = min(facts.label_counts), max(facts.label_counts)
+    if largest > UNEVEN * rarest:
+        return "weights", f"the largest class has {largest:,} rows, the smallest {rarest:,}"
+    return "none", "classes are about as frequent as each other"
+
+
 def _max_length(recipe: Recipe, facts: Facts) -> tuple[int, str]:
     if recipe.method.kind == "pretrain":
         length = min(PIECE_TOKENS, facts.context_length or PIECE_TOKENS)
@@ -101,6 +143,11 @@ def _max_length(recipe: Recipe, facts: Facts) -> tuple[int, str]:
 
 
 def _batch_size(recipe: Recipe, facts: Facts) -> tuple[int, str]:
+    if recipe.method.kind == "embed":
+        return min(64, max(2, facts.num_train)), "the others of a batch are what is told apart"
+    if recipe.method.kind == "classify":
+        size = 32 if facts.num_train >= 1000 else 16
+        return size, "1,000 rows or more" if size == 32 else "fewer than 1,000 rows"
     # LoRA loses quality above about 32 (Schulman et al. 2025); few rows need many small steps.
     if facts.num_train >= 1000:
         return 16, "1,000 rows or more; LoRA loses quality above about 32"
@@ -108,6 +155,9 @@ def _batch_size(recipe: Recipe, facts: Facts) -> tuple[int, str]:
 
 
 def _epochs(recipe: Recipe, facts: Facts) -> tuple[int, str]:
+    if recipe.method.kind in TEXT_METHODS:
+        epochs = min(10, max(1, round(30_000 / facts.num_train)))
+        return epochs, f"about 30,000 texts from {facts.num_train:,} rows, at most 10 passes"
     # About 3,000 examples seen; 4 passes at most, after which repeated rows teach little
     # (Muennighoff et al. 2023), and early stopping guards the rest.
     epochs = min(4, max(1, round(3000 / facts.num_train)))
@@ -132,7 +182,20 @@ def _good_weight(recipe: Recipe, facts: Facts) -> tuple[float, str]:
     return weight, f"{facts.num_good} good and {num_bad} bad answers count equally"
 
 
+def _encoder_rate(recipe: Recipe, facts: Facts) -> tuple[float, str]:
+    if recipe.tuning.kind == "head":
+        return HEAD_RATE, "a head alone"
+    rate = ENCODER_RATE * math.sqrt(ENCODER_WIDTH / facts.hidden_size)
+    reason = f"{ENCODER_RATE:g} x sqrt({ENCODER_WIDTH} / {facts.hidden_size})"
+    if isinstance(recipe.tuning, LoRA):
+        rate *= ENCODER_LORA_FACTOR
+        reason += f", x {ENCODER_LORA_FACTOR:g} for LoRA"
+    return float(f"{rate:.2g}"), reason
+
+
 def _learning_rate(recipe: Recipe, facts: Facts) -> tuple[float, str]:
+    if recipe.method.kind in TEXT_METHODS:
+        return _encoder_rate(recipe, facts)
     # lr = 5e-5 * 10 * (2000 / hidden) ** e for LoRA with alpha 32 (Tinker's rule after Schulman et
     # al. 2025); the update scales with alpha, so the rate scales with its inverse.
     rate, reason = 5e-4, "5e-4 for LoRA"
@@ -214,6 +277,10 @@ RULES: dict[str, Rule] = {
     "runtime.cache": _cache,
     "tuning.rank": _rank,
     "method.good_weight": _good_weight,
+    "method.labels": _labels,
+    "method.stages": _stages,
+    "method.head": _head,
+    "method.balance": _balance,
     "training.max_length": _max_length,
     "training.batch_size": _batch_size,
     "training.epochs": _epochs,

@@ -79,9 +79,15 @@ class Data(Section):
     """File of held-out rows; without one, a share of the training file."""
     format: Literal[
         "auto", "messages", "prompt-completion", "instruction", "sharegpt", "preference", "rated",
-        "text",
+        "text", "labelled", "labelled-pair", "pair", "scored-pair",
     ] = "auto"  # fmt: skip
     """How a row is laid out; auto recognises it by its fields."""
+    corpus: Path | None = None
+    """File of texts to be searched (_id, text), for embed; without one, the held-out positives."""
+    queries: Path | None = None
+    """File of held-out questions to the corpus (_id, text)."""
+    judgements: Path | None = None
+    """File that says which text of the corpus answers which query (query-id, corpus-id, score)."""
     validation_share: float = Field(default=0.1, ge=0, lt=1)
     """Share of the training file that becomes validation rows when no file is named."""
     test_share: float = Field(default=0.1, ge=0, lt=1)
@@ -95,6 +101,8 @@ class Data(Section):
     def _leaves_training_rows(self) -> "Data":
         if self.validation_share + self.test_share >= 1:
             raise ValueError("validation_share and test_share leave no training rows")
+        if len({file is None for file in (self.corpus, self.queries, self.judgements)}) > 1:
+            raise ValueError("corpus, queries and judgements go together; name all three or none")
         return self
 
 
@@ -168,6 +176,42 @@ class KTO(Section):
     """Weight of a good answer's loss against a bad one's."""
 
 
+class Classify(Section):
+    """Learn labels of texts: one of a set, any number of them, or a number."""
+
+    kind: Literal["classify"] = "classify"
+    """Name of the method."""
+    labels: Literal["auto", "single", "multi", "number"] = "auto"
+    """One label a row, any number (lists), or a number; auto takes it from the rows."""
+    head: Literal["auto", "own", "pooled"] = "auto"
+    """What answers: the architecture's own classification head, or a linear layer on the text's
+    vector; auto takes the latter for sentence-transformers models and few rows."""
+    balance: Literal["auto", "none", "weights", "batches"] = "auto"
+    """Against uneven classes: weights of losses, or batches in which all come equally often."""
+    stages: Literal["auto", "one", "two"] = "auto"
+    """two: first the body, so that texts of a label come near each other, then the head alone; auto
+    does with few rows a label."""
+
+
+class Embed(Section):
+    """Learn vectors of texts: near for those that belong together."""
+
+    kind: Literal["embed"] = "embed"
+    """Name of the method."""
+    scale: float = Field(default=20.0, gt=0)
+    """Cosines times this are taken for logits; the inverse of a temperature."""
+    direction: Literal["one", "both"] = "one"
+    """one: a query finds its passage; both: a passage also finds its query."""
+    hard_negatives: int = Field(default=0, ge=0, le=32)
+    """Texts a pair that the model at the start finds near but that do not belong to it."""
+    dimensions: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Lengths to which vectors can be cut (Matryoshka), the full one among them."""
+    query_prompt: str = ""
+    """Stands before what is asked, and is kept in the saved model."""
+    passage_prompt: str = ""
+    """Stands before what is found."""
+
+
 class LoRA(Section):
     """Train low-rank adapters on the frozen model (Hu et al. 2021)."""
 
@@ -223,6 +267,13 @@ class Embeddings(Section):
     """What learns."""
 
 
+class HeadOnly(Section):
+    """Train the head of a classifier on the model's vectors as they are."""
+
+    kind: Literal["head"] = "head"
+    """What learns."""
+
+
 Method = Annotated[
     Annotated[SFT, Tag("sft")]
     | Annotated[Pretrain, Tag("pretrain")]
@@ -230,14 +281,17 @@ Method = Annotated[
     | Annotated[IPO, Tag("ipo")]
     | Annotated[SimPO, Tag("simpo")]
     | Annotated[ORPO, Tag("orpo")]
-    | Annotated[KTO, Tag("kto")],
+    | Annotated[KTO, Tag("kto")]
+    | Annotated[Classify, Tag("classify")]
+    | Annotated[Embed, Tag("embed")],
     Discriminator(lambda value: _kind(value, "sft")),
 ]
 Tuning = Annotated[
     Annotated[LoRA, Tag("lora")]
     | Annotated[Full, Tag("full")]
     | Annotated[LastLayers, Tag("last-layers")]
-    | Annotated[Embeddings, Tag("embeddings")],
+    | Annotated[Embeddings, Tag("embeddings")]
+    | Annotated[HeadOnly, Tag("head")],
     Discriminator(lambda value: _kind(value, "lora")),
 ]
 
@@ -281,9 +335,12 @@ class Training(Section):
     """Seed of the order of rows, the adapter's start and dropout."""
 
 
+TEXT_METHODS = ("classify", "embed")
+"""Methods whose models read whole texts, and write none."""
 MetricName = Literal[
     "exact", "json", "fields", "regex", "chrf", "rouge_l", "preference_probability", "preference",
-    "loss",
+    "loss", "accuracy", "balanced_accuracy", "macro_f1", "log_loss", "labels", "labels_f1",
+    "micro_f1", "absolute_error", "spearman", "ndcg_10", "mrr_10", "recall_10",
 ]  # fmt: skip
 
 
@@ -367,6 +424,31 @@ class Recipe(Section):
         if not isinstance(value, str | dict | Section):
             raise ValueError("must be a kind, or a section that names its kind")
         return {"kind": value} if isinstance(value, str) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _learns_whole_encoders(cls, content: Any) -> Any:
+        """Models of texts are small: all of their weights learn, unless a tuning is named."""
+        if not isinstance(content, dict) or "tuning" in content:
+            return content
+        method = content.get("method")
+        kind = method.get("kind") if isinstance(method, dict) else getattr(method, "kind", method)
+        return {**content, "tuning": {"kind": "full"}} if kind in TEXT_METHODS else content
+
+    @model_validator(mode="after")
+    def _fits_the_method(self) -> "Recipe":
+        is_of_texts = self.method.kind in TEXT_METHODS
+        if self.tuning.kind == "head" and self.method.kind != "classify":
+            raise ValueError("tuning: head needs method: classify")
+        if is_of_texts and isinstance(self.tuning, LoRA) and self.tuning.quantize != "none":
+            raise ValueError(f"method: {self.method.kind} needs tuning.quantize: none")
+        if is_of_texts and isinstance(self.tuning, LoRA) and self.tuning.earlier == "continue":
+            raise ValueError(f"method: {self.method.kind} needs tuning.earlier: merge")
+        if is_of_texts and self.runtime.sharding != "none":
+            raise ValueError(f"method: {self.method.kind} needs runtime.sharding: none")
+        if self.data.corpus is not None and self.method.kind != "embed":
+            raise ValueError("data.corpus needs method: embed")
+        return self
 
     @model_validator(mode="after")
     def _can_be_sharded(self) -> "Recipe":

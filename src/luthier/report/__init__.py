@@ -13,6 +13,7 @@ from luthier.report.values import (
     SplitLedger,
     StageTime,
     StepPoint,
+    TextDetails,
     ValidationPoint,
 )
 from luthier.report.writing import ReportPaths, write_report
@@ -29,6 +30,7 @@ __all__ = [
     "SplitLedger",
     "StageTime",
     "StepPoint",
+    "TextDetails",
     "ValidationPoint",
     "read_report",
     "render_html",

@@ -232,8 +232,8 @@ def _ceiling(metric: Metric, bars: Sequence[Bar]) -> float:
     estimates = [bar.estimate for bar in bars if bar.estimate]
     values = [value for e in estimates for value in (e.value, e.high) if value is not None]
     highest = max(filter(math.isfinite, values), default=0.0)
-    whole = {"share": 1.0, "points": 100.0, "nats": highest}[metric.unit]
-    if highest > 0.4 * whole and metric.unit != "nats":
+    whole = {"share": 1.0, "points": 100.0}.get(metric.unit, highest)
+    if highest > 0.4 * whole and metric.unit in ("share", "points"):
         return max(whole, highest)
     marks = ticks(0, highest, 4)
     if len(marks) == 1:

@@ -7,7 +7,7 @@ minus and units are joined by a no-break space, so that a number never breaks ac
 import math
 from typing import Literal
 
-Unit = Literal["share", "points", "nats"]
+Unit = Literal["share", "points", "nats", "plain"]
 
 MISSING = "\u2013"
 MINUS = "\u2212"
@@ -41,7 +41,8 @@ def difference(value: float | None, unit: Unit) -> str:
     """A difference without its sign: percentages differ by points."""
     if value is None or not math.isfinite(value):
         return MISSING
-    return f"{_in_unit(abs(value), unit)}{SPACE}{'nats' if unit == 'nats' else 'points'}"
+    words = {"nats": f"{SPACE}nats", "plain": ""}.get(unit, f"{SPACE}points")
+    return _in_unit(abs(value), unit) + words
 
 
 def signed_difference(value: float | None, unit: Unit) -> str:

@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from luthier.report.bars import stage_bars
+from luthier.report.classes import class_part
 from luthier.report.curves import loss_chart, rate_chart
 from luthier.report.facts import (
     dropped_reasons,
@@ -63,6 +64,7 @@ def _run_parts(report: ReportInput) -> dict[str, Any]:
     stages = [(time.stage, time.seconds) for time in report.timings]
     return {
         "report": report,
+        "classes": class_part(report.details),
         "created": f"{report.created_at.day} {report.created_at:%B %Y, %H:%M %Z}".rstrip(),
         "loss_chart": loss_chart(report.curve, report.validation) if report.curve else None,
         "rate_chart": rate_chart(report.curve) if report.curve else None,
@@ -109,8 +111,8 @@ def _assets() -> dict[str, Markup]:
     style = folder.joinpath("page.css").read_text(encoding="utf-8")
     script = folder.joinpath("page.js").read_text(encoding="utf-8")
     policy = (
-        f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
-        "base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; "
+        f"script-src '{_digest(script)}'; base-uri 'none'; form-action 'none'"
     )
     # Both ship with the package and hold no data, so they may stand in the page as they are.
     return {"style": Markup(style), "script": Markup(script), "policy": Markup(policy)}  # noqa: S704

@@ -64,7 +64,8 @@ def pair_systems(evaluation: EvaluationResult) -> Pairing | None:
 def row_outcomes(evaluation: EvaluationResult, pairing: Pairing) -> tuple[Outcome | None, ...]:
     """What became of each row, in the order of the rows; None where nothing was compared."""
     comparison = pairing.comparison
-    if comparison is None or pairing.baseline is None or pairing.candidate is None:
+    is_whole = pairing.metric.kind == "whole"  # which no row has
+    if is_whole or comparison is None or pairing.baseline is None or pairing.candidate is None:
         return (None,) * len(evaluation.examples)
     fixed, broken = set(comparison.fixed), set(comparison.broken)
     scores = zip(

@@ -11,6 +11,9 @@ from datetime import datetime
 from typing import TypeAlias
 
 from luthier.data import Split
+from luthier.evaluation.details import ClassDetails
+from luthier.evaluation.separation import ClassMap
+from luthier.evaluation.suspects import Suspect
 from luthier.evaluation.values import EvaluationResult
 
 Scalar: TypeAlias = str | int | float | bool | None
@@ -97,6 +100,16 @@ class NextStep:
 
 
 @dataclass(frozen=True, slots=True)
+class TextDetails:
+    """What a report shows of models that read texts, besides their scores."""
+
+    classes: tuple[ClassDetails, ...] = ()
+    """Label by label, of the tuned model and of the strongest baseline."""
+    class_map: ClassMap | None = None
+    suspects: tuple[Suspect, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ReportInput:
     """Everything a report says. `evaluation` is None for a run that was trained only."""
 
@@ -117,3 +130,4 @@ class ReportInput:
     """Such as files (path -> SHA-256), fingerprint, rows."""
     next_steps: tuple[NextStep, ...] = ()
     warnings: tuple[str, ...] = ()
+    details: TextDetails | None = None

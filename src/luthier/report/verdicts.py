@@ -103,7 +103,8 @@ class Compared:
     has_smallest: bool
     interval_method: str
     chart: Markup
-    outcome_chart: Markup
+    outcome_chart: Markup | None
+    """None for a metric that no single row has."""
     segments: tuple[Segment, ...]
 
 
@@ -158,6 +159,7 @@ def compared(evaluation: EvaluationResult, pairing: Pairing) -> Compared | None:
         Segment(outcome, titles[outcome], totals[outcome])
         for outcome in sorted(OUTCOME_ORDER, key=order.index)
         if outcome in titles and (totals[outcome] or outcome in ("fixed", "broken"))
+        if metric.kind != "whole"
     )
     smallest = comparison.minimum_detectable
     return Compared(
@@ -171,7 +173,7 @@ def compared(evaluation: EvaluationResult, pairing: Pairing) -> Compared | None:
         has_smallest=smallest is not None,
         interval_method=comparison.interval_method,
         chart=difference_chart(metric, comparison, DECISIONS[verdict.decision]),
-        outcome_chart=outcome_bar(segments),
+        outcome_chart=outcome_bar(segments) if segments else None,
         segments=segments,
     )
 

@@ -11,19 +11,31 @@ from luthier.tokens.encoding import encode_chat, encode_pair, encode_prompt, enc
 from luthier.tokens.ledger import Dropped, EncodedSplit, Ledger, check_ledger, encode_split
 from luthier.tokens.preview import Stretch, preview_page, shown_sequences, stretches
 from luthier.tokens.templates import ChatTemplate
+from luthier.tokens.texts import (
+    Cut,
+    EncodedText,
+    EncodedTexts,
+    TextSplit,
+    encode_texts,
+    read_texts,
+)
 from luthier.tokens.tokenizer import Tokenized, Tokenizer
 
 __all__ = [
     "IGNORED",
     "ChatTemplate",
+    "Cut",
     "Dropped",
     "Encoded",
     "EncodedExample",
     "EncodedPair",
     "EncodedRated",
     "EncodedSplit",
+    "EncodedText",
+    "EncodedTexts",
     "Ledger",
     "Stretch",
+    "TextSplit",
     "Tokenized",
     "Tokenizer",
     "check_ledger",
@@ -32,7 +44,9 @@ __all__ = [
     "encode_prompt",
     "encode_split",
     "encode_text",
+    "encode_texts",
     "preview_page",
+    "read_texts",
     "shown_sequences",
     "stretches",
 ]

@@ -113,6 +113,8 @@ def _encode(
             return [encode_pair(tokenizer, example)]
         case Text():
             return [*encode_text(tokenizer, example, max_length)]
+        case _:
+            raise TypeError(f"{example.id} is to be read whole")
 
 
 def _with_mismatches(

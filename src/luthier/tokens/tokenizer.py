@@ -43,9 +43,12 @@ class Tokenizer:
     """Longest sequence the model was made for, in tokens, if its config says."""
 
     @classmethod
-    def load(cls, folder: Path, chat_template: Path | None = None) -> "Tokenizer":
+    def load(
+        cls, folder: Path, chat_template: Path | None = None, *, writes: bool = True
+    ) -> "Tokenizer":
         """Read from a model folder; `chat_template` replaces the model's own.
 
+        A model that `writes` nothing needs no token that ends an answer.
         Raises ModelError for missing or broken files, TemplateError for a broken template.
         """
         path = folder / "tokenizer.json"
@@ -63,7 +66,7 @@ class Tokenizer:
         source = _template_source(folder, settings, chat_template)
         template = None if source is None else ChatTemplate(source, special)
         stop_ids = _stop_ids(folder, config, backend.token_to_id(special.get("eos_token", "")))
-        if not stop_ids:
+        if writes and not stop_ids:
             raise ModelError(
                 "names no token that ends an answer",
                 where=str(folder),
@@ -74,7 +77,7 @@ class Tokenizer:
             backend,
             template,
             frozenset(stop_ids),
-            pad_id=pad if isinstance(pad, int) and pad >= 0 else min(stop_ids),
+            pad_id=pad if isinstance(pad, int) and pad >= 0 else min(stop_ids, default=0),
             context_length=config.get("max_position_embeddings"),
         )
 

@@ -1,6 +1,9 @@
 """Ids become steps and checkpoints: one loop, many objectives."""
 
+from luthier.training.classes import ClassObjective
+from luthier.training.contrast import LabelContrast, PairContrast, ScoreContrast
 from luthier.training.gradients import Squeezed
+from luthier.training.heads import fit_head
 from luthier.training.loop import (
     Damaged,
     Outcome,
@@ -11,6 +14,7 @@ from luthier.training.loop import (
     Validated,
     train,
 )
+from luthier.training.mining import with_hard_negatives
 from luthier.training.objectives import Measured, Objective, SupervisedObjective, measure
 from luthier.training.preferences import NEEDS_REFERENCE, build_objective
 from luthier.training.profiling import Profile, Profiler
@@ -19,14 +23,18 @@ from luthier.training.references import reference_key, reference_logprobs, with_
 
 __all__ = [
     "NEEDS_REFERENCE",
+    "ClassObjective",
     "Damaged",
+    "LabelContrast",
     "Measured",
     "Objective",
     "Outcome",
+    "PairContrast",
     "Profile",
     "Profiler",
     "Ranks",
     "Saved",
+    "ScoreContrast",
     "Squeezed",
     "StepDone",
     "SupervisedObjective",
@@ -34,11 +42,13 @@ __all__ = [
     "TrainingEvent",
     "Validated",
     "build_objective",
+    "fit_head",
     "join_ranks",
     "leave_ranks",
     "measure",
     "reference_key",
     "reference_logprobs",
     "train",
+    "with_hard_negatives",
     "with_references",
 ]

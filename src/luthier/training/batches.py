@@ -26,6 +26,9 @@ class StepPlan:
     seed: int
     micro_batch_tokens: int
     max_steps: int | None = None
+    classes: tuple[int, ...] = ()
+    """Class of each example, where classes are to come equally often: rows of rare ones come again,
+    some of frequent ones not in every epoch. Two rows of one class stand side by side."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -56,7 +59,10 @@ class StepPlan:
 
     def _in_order(self, step: int) -> list[int]:
         epoch, position = divmod(step, self.steps_per_epoch)
-        order = _order(len(self.lengths), self.seed, epoch)
+        if self.classes:
+            order = _balanced_order(self.classes, self.seed, epoch)
+        else:
+            order = _order(len(self.lengths), self.seed, epoch)
         start = position * self.batch_size
         return order[start : start + self.batch_size]
 
@@ -66,6 +72,28 @@ def _order(num_examples: int, seed: int, epoch: int) -> list[int]:
     order = list(range(num_examples))
     random.Random(f"{seed}/{epoch}").shuffle(order)  # noqa: S311 - an order, not a secret
     return order
+
+
+@lru_cache(maxsize=2)
+def _balanced_order(classes: tuple[int, ...], seed: int, epoch: int) -> list[int]:
+    """As many rows as there are, in pairs of one class, all classes equally often."""
+    draw = random.Random(f"{seed}/{epoch}/balanced")  # noqa: S311 - an order, not a secret
+    members: dict[int, list[int]] = {}
+    for row, number in enumerate(classes):
+        members.setdefault(number, []).append(row)
+    ahead: dict[int, list[int]] = {number: [] for number in members}
+    order: list[int] = []
+    turns: list[int] = []
+    while len(order) < len(classes):
+        if not turns:
+            turns = sorted(members)
+            draw.shuffle(turns)
+        number = turns.pop()
+        for _ in range(min(2, len(members[number]))):
+            if not ahead[number]:
+                ahead[number] = draw.sample(members[number], len(members[number]))
+            order.append(ahead[number].pop())
+    return order[: len(classes)]
 
 
 def cut_by_tokens(examples: Sequence[int], lengths: Sequence[int], budget: int) -> list[list[int]]:

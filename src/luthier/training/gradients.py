@@ -7,16 +7,15 @@ halved and the step begun anew.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 from torch.profiler import record_function
 
 from luthier.errors import TrainingError
-from luthier.models.flat import FlatBatch
-from luthier.models.loading import LanguageModel
+from luthier.models.learner import Learner
 from luthier.models.trained import TrainedWeights
-from luthier.tokens import EncodedExample
 from luthier.training.batches import cut_by_tokens
 from luthier.training.memory import (
     Activations,
@@ -26,7 +25,7 @@ from luthier.training.memory import (
     kept_activations,
     recompute_activations,
 )
-from luthier.training.objectives import Objective, in_step
+from luthier.training.objectives import Objective, Seen, in_step, look_at
 from luthier.training.ranks import Ranks
 
 T = TypeVar("T")
@@ -58,9 +57,9 @@ class Gradients:
 
     def __init__(
         self,
-        model: LanguageModel,
+        model: Learner,
         objective: Objective,
-        examples: Sequence[EncodedExample],
+        examples: Sequence[Any],
         trained: TrainedWeights,
         ranks: Ranks,
     ) -> None:
@@ -69,7 +68,7 @@ class Gradients:
         self.lengths = [example.num_tokens for example in examples]
         self.budget = max(self.lengths, default=1)
         self.activations: Activations = "keep"
-        self._ahead: tuple[tuple[int, ...], FlatBatch] | None = None
+        self._ahead: tuple[tuple[int, ...], Any] | None = None
 
     def use(self, budget: int, activations: Activations) -> None:
         """Compute this many tokens at once, and treat activations like this."""
@@ -93,13 +92,18 @@ class Gradients:
         drawn = hash((seed, self.ranks.rank))
         count = self.objective.count([self.examples[i] for i in chosen])
         mine = self.ranks.divide(chosen, self.lengths)[self.ranks.rank]
-        baseline = 0.0
-        if self.objective.has_baseline:
-            own = self._fitting(lambda: self._baseline(mine), drawn, squeezed)
-            baseline = self.ranks.sum(own)[0] / len(chosen)
-        tally = self._fitting(
-            lambda: self._accumulate(mine, len(chosen), count, baseline), drawn, squeezed
-        )
+        rows: Tensor | None = None
+        if self.objective.looks != "never" and self.ranks.count > 1:
+            # Exchanged outside of what may be begun anew, which other ranks do not take part in.
+            own = self._fitting(lambda: self._look(mine, chosen), drawn, squeezed)
+            rows = self._exchanged(own, chosen)
+
+        def compute() -> Tally:
+            return self._accumulate(
+                mine, chosen, count, self._look(mine, chosen) if rows is None else rows
+            )
+
+        tally = self._fitting(compute, drawn, squeezed)
         self.ranks.sum_gradients(self.trained.masters.values())
         return self._summed(tally), squeezed
 
@@ -129,12 +133,22 @@ class Gradients:
             self._forget()
             squeezed.append(self._squeeze())
 
-    def _baseline(self, mine: Sequence[int]) -> float:
-        """Sum of the objective's baseline over this rank's examples."""
-        return sum(
-            counts * self.objective.baseline(self.model, [self.examples[i] for i in group])
-            for group, counts in self._groups(mine)
-        )
+    def _look(self, mine: Sequence[int], chosen: Sequence[int]) -> Tensor | None:
+        """What the objective sees of the step's examples before it learns, if it must look."""
+        looks = self.objective.looks
+        if looks == "never":
+            return None
+        groups = self._groups(mine)
+        if looks == "in parts" and self.ranks.count == 1 and len(groups) == 1:
+            return None
+        place = {example: i for i, example in enumerate(chosen)}
+        own = [([place.get(i, 0) for i in group], counts) for group, counts in groups]
+        return look_at(self.model, self.objective, [self.examples[i] for i in chosen], own)
+
+    def _exchanged(self, own: Tensor | None, chosen: Sequence[int]) -> Tensor:
+        """What all ranks saw."""
+        num_rows = sum(self.objective.rows_of(self.examples[i]) for i in chosen)
+        return self.ranks.sum_rows(own, num_rows).to(self.model.device)
 
     def _groups(self, mine: Sequence[int]) -> list[tuple[list[int], bool]]:
         groups = cut_by_tokens(mine, self.lengths, self.budget)
@@ -142,24 +156,29 @@ class Gradients:
         return in_step(self.ranks, self.model, groups, [shortest])
 
     def _accumulate(
-        self, mine: Sequence[int], num_examples: int, count: float, baseline: float
+        self, mine: Sequence[int], chosen: Sequence[int], count: float, rows: Tensor | None
     ) -> Tally:
         tally = Tally(watched=dict.fromkeys(self.objective.watched, 0.0))
         groups = self._groups(mine)
+        step = [self.examples[i] for i in chosen]
+        place = {example: i for i, example in enumerate(chosen)}
         for number, (group, counts) in enumerate(groups):
             members = [self.examples[i] for i in group]
             batch = self._batch(group)
+            # A filler's losses count for nothing, whichever example it stands in for.
+            at = [place.get(i, 0) for i in group]
+            seen = None if rows is None else Seen(step, rows, at)
             with kept_activations(self.activations):
-                losses = self.objective.losses(self.model, batch, members, baseline)
+                losses = self.objective.losses(self.model, batch, members, seen)
             (losses.total * (counts / count)).backward()
             if number + 1 < len(groups):
                 self._prepare(groups[number + 1][0])
             tally.num_tokens += counts * batch.num_tokens
             tally.num_computed += len(batch.input_ids)
-            tally.num_filler += batch.segments[-1][0]
+            tally.num_filler += batch.num_filler
             tally.loss += counts * losses.total.item() / count
             for name, value in losses.watched.items():
-                tally.watched[name] += counts * value / num_examples
+                tally.watched[name] += counts * value / len(chosen)
         return tally
 
     def _prepare(self, group: Sequence[int]) -> None:
@@ -168,7 +187,7 @@ class Gradients:
             batch = self.objective.collate([self.examples[i] for i in group])
             self._ahead = tuple(group), batch.to(self.model.device)
 
-    def _batch(self, group: Sequence[int]) -> FlatBatch:
+    def _batch(self, group: Sequence[int]) -> Any:
         """The batch of a group; it may be ready already."""
         if self._ahead is None or self._ahead[0] != tuple(group):
             self._prepare(group)

@@ -11,17 +11,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch.profiler import record_function
 
 from luthier.errors import TrainingError
-from luthier.models.loading import LanguageModel
+from luthier.models.learner import Learner
 from luthier.models.sharding import whole
 from luthier.models.trained import TrainedWeights
 from luthier.recipe import Training, settled
-from luthier.tokens import EncodedExample
 from luthier.training import checkpoints
 from luthier.training.batches import StepPlan
 from luthier.training.checkpoints import Progress
@@ -115,28 +114,31 @@ class Surroundings:
 
 
 def train(
-    model: LanguageModel,
+    model: Learner,
     objective: Objective,
-    examples: Sequence[EncodedExample],
+    examples: Sequence[Any],
     training: Training,
     surroundings: Surroundings,
+    classes: Sequence[int] = (),
 ) -> Outcome:
     """Train from the newest checkpoint in the folder, or from the start.
 
-    `training` is resolved: no value is "auto". Raises TrainingError when a loss is not finite.
+    `training` is resolved: no value is "auto". With the class of each example, all classes come
+    equally often. Raises TrainingError when a loss is not finite.
     """
-    loop = _Loop(model, objective, examples, training, surroundings)
+    loop = _Loop(model, objective, examples, training, surroundings, classes)
     return loop.run()
 
 
 class _Loop:
     def __init__(
         self,
-        model: LanguageModel,
+        model: Learner,
         objective: Objective,
-        examples: Sequence[EncodedExample],
+        examples: Sequence[Any],
         training: Training,
         surroundings: Surroundings,
+        classes: Sequence[int],
     ) -> None:
         self.model, self.objective, self.examples = model, objective, examples
         self.training, self.surroundings = training, surroundings
@@ -148,6 +150,7 @@ class _Loop:
             training.seed,
             settled(training.micro_batch_tokens),
             training.max_steps,
+            tuple(classes),
         )
         self.trained = TrainedWeights(model.network)
         self.parameters = self.trained.masters

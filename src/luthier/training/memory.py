@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from luthier.errors import ConfigError
-from luthier.models.loading import LanguageModel
+from luthier.models.learner import Learner
 
 Activations = Literal["keep", "recompute", "offload"]
 
@@ -33,7 +33,7 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def recompute_activations(model: LanguageModel) -> None:
+def recompute_activations(model: Learner) -> None:
     """Keep only the input of each block for the backward pass, and compute the rest again.
 
     (Chen et al. 2016.) A third more work, bit-equal gradients. Raises ConfigError when the
@@ -48,7 +48,7 @@ def recompute_activations(model: LanguageModel) -> None:
     model.base.activation_checkpointing_enable({"use_reentrant": False})
 
 
-def can_recompute(model: LanguageModel) -> bool:
+def can_recompute(model: Learner) -> bool:
     """Whether the architecture's blocks can be computed again."""
     return bool(model.base.supports_gradient_checkpointing)
 

@@ -3,16 +3,22 @@
 An objective turns encoded examples into a batch and a batch into a sum of losses with the count to
 divide by. The loop knows nothing else about it. Losses are sums, so that accumulation over
 micro-batches is exact whatever their sizes; the loop divides by the count of the whole step.
+
+Where the loss of an example depends on others of its step (KTO's baseline, other texts to be told
+apart from), the objective first looks at all of them without gradients, micro-batch by micro-batch;
+what it saw comes with each micro-batch's turn to learn (the cached gradients of Gao et al. 2021).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from itertools import accumulate
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from luthier.models.flat import FlatBatch, cut_in_order, pack
+from luthier.models.learner import Learner
 from luthier.models.loading import LanguageModel
 from luthier.tokens import Encoded, EncodedExample
 from luthier.training.ranks import Ranks
@@ -28,12 +34,47 @@ class Losses:
     """Name -> sum over the examples of the batch."""
 
 
-class Objective(Protocol):
-    """A training method."""
+class Batch(Protocol):
+    """Tokens of several sequences on one axis."""
 
     @property
-    def has_baseline(self) -> bool:
-        """Whether the losses of a step share a number found before them."""
+    def input_ids(self) -> Tensor:
+        """[T] int64."""
+        ...
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the sequences as they came: what throughput counts."""
+        ...
+
+    @property
+    def num_filler(self) -> int:
+        """Tokens that nobody sees."""
+        ...
+
+    def to(self, device: torch.device) -> Any:
+        """The same batch on another device."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What an objective saw of a step's examples before it learns from some of them."""
+
+    examples: Sequence[Any]
+    """All of the step's, on all ranks, in order."""
+    rows: Tensor
+    """[sum of `rows_of`, K] float32: what `look` said of them, in their order."""
+    places: Sequence[int]
+    """Which of the examples the losses are asked of."""
+
+
+class Objective(Protocol):
+    """A training method for one kind of model."""
+
+    @property
+    def looks(self) -> Literal["never", "in parts", "always"]:
+        """When it must look at a step before it learns: where that is computed in parts, say."""
         ...
 
     @property
@@ -45,18 +86,20 @@ class Objective(Protocol):
         """Terms the step's loss is averaged over."""
         ...
 
-    def collate(self, examples: Sequence[Any]) -> FlatBatch:
+    def collate(self, examples: Sequence[Any]) -> Any:
         """The examples as one flat batch."""
         ...
 
-    def baseline(self, model: LanguageModel, examples: Sequence[Any]) -> float:
-        """Sum over the examples of what the step's baseline is the mean of; 0 without one."""
+    def rows_of(self, example: Any) -> int:
+        """Rows that `look` gives for an example."""
         ...
 
-    def losses(
-        self, model: LanguageModel, batch: FlatBatch, examples: Sequence[Any], baseline: float
-    ) -> Losses:
-        """Losses of a batch of these examples, given the step's baseline."""
+    def look(self, model: Any, examples: Sequence[Any]) -> Tensor:
+        """[rows, K] float32: what the losses of others need to know of these examples."""
+        ...
+
+    def losses(self, model: Any, batch: Any, examples: Sequence[Any], seen: Seen | None) -> Losses:
+        """Losses of a batch of these examples; `seen` is there where it looked."""
         ...
 
 
@@ -67,7 +110,7 @@ class SupervisedObjective:
     shared token would be dropped for all its sequences alike.
     """
 
-    has_baseline = False
+    looks: Literal["never"] = "never"
     watched = ()
 
     def __init__(self, *, share_prefixes: bool) -> None:
@@ -81,12 +124,20 @@ class SupervisedObjective:
         """The sequences on one axis."""
         return pack_examples(examples, share=self._share_prefixes)
 
-    def baseline(self, model: LanguageModel, examples: Sequence[Encoded]) -> float:
+    def rows_of(self, example: Encoded) -> int:
+        """None."""
+        return 0
+
+    def look(self, model: LanguageModel, examples: Sequence[Encoded]) -> Tensor:
         """Nothing is shared."""
-        return 0.0
+        raise NotImplementedError
 
     def losses(
-        self, model: LanguageModel, batch: FlatBatch, examples: Sequence[Encoded], baseline: float
+        self,
+        model: LanguageModel,
+        batch: FlatBatch,
+        examples: Sequence[Encoded],
+        seen: Seen | None,
     ) -> Losses:
         """Sum over supervised tokens."""
         return Losses(model.total_loss(batch))
@@ -116,9 +167,9 @@ class Measured:
 
 @torch.no_grad()
 def measure(
-    model: LanguageModel,
+    model: Learner,
     objective: Objective,
-    examples: Sequence[EncodedExample],
+    examples: Sequence[Any],
     budget: int,
     ranks: Ranks | None = None,
 ) -> Measured:
@@ -132,16 +183,17 @@ def measure(
     mine = sorted(ranks.divide(range(len(examples)), lengths)[ranks.rank])
     cut = cut_in_order([lengths[i] for i in mine], budget)
     groups = in_step(ranks, model, [mine[start:end] for start, end in cut], [0])
-    baseline = 0.0
-    if objective.has_baseline:
-        for group, counts in groups:
-            baseline += counts * objective.baseline(model, [examples[i] for i in group])
-        baseline = ranks.sum(baseline)[0] / len(examples)
+    rows = None
+    looks = objective.looks
+    if looks == "always" or (looks == "in parts" and (ranks.count > 1 or len(groups) > 1)):
+        own = look_at(model, objective, examples, groups)
+        rows = ranks.sum_rows(own, sum(map(objective.rows_of, examples))).to(model.device)
     total, watched = 0.0, dict.fromkeys(objective.watched, 0.0)
     for group, counts in groups:
         members = [examples[i] for i in group]
         batch = objective.collate(members).to(model.device)
-        losses = objective.losses(model, batch, members, baseline)
+        seen = None if rows is None else Seen(examples, rows, group)
+        losses = objective.losses(model, batch, members, seen)
         total += counts * losses.total.item()
         for name, value in losses.watched.items():
             watched[name] += counts * value
@@ -150,8 +202,32 @@ def measure(
     return Measured(total / objective.count(examples), means)
 
 
+@torch.no_grad()
+def look_at(
+    model: Learner,
+    objective: Objective,
+    examples: Sequence[Any],
+    groups: Sequence[tuple[list[int], bool]],
+) -> Tensor | None:
+    """What the objective sees of the examples of these groups; zeros in the rows of others.
+
+    None where there is no group.
+    """
+    counts = [objective.rows_of(example) for example in examples]
+    starts = [0, *accumulate(counts)]
+    rows: Tensor | None = None
+    for group, is_wanted in groups:
+        found = objective.look(model, [examples[i] for i in group]).cpu()
+        if rows is None:
+            rows = torch.zeros(starts[-1], found.shape[1])
+        if is_wanted:
+            at = [row for i in group for row in range(starts[i], starts[i + 1])]
+            rows[at] = found
+    return None if rows is None else rows.to(model.device)
+
+
 def in_step(
-    ranks: Ranks, model: LanguageModel, groups: list[list[int]], filler: list[int]
+    ranks: Ranks, model: Learner, groups: list[list[int]], filler: list[int]
 ) -> list[tuple[list[int], bool]]:
     """The groups a rank computes, and whether each counts.
 

@@ -14,6 +14,7 @@ sum over pairs (or rated answers); what is watched with it, too:
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ from luthier.tokens import EncodedPair, EncodedRated
 from luthier.training.objectives import (
     Losses,
     Objective,
+    Seen,
     SupervisedObjective,
     pack_examples,
     pack_sequences,
@@ -98,7 +100,7 @@ def _log_complement(log_share: Tensor) -> Tensor:
 class PairObjective:
     """A method over pairs of answers."""
 
-    has_baseline = False
+    looks: Literal["never"] = "never"
     watched = ("reward_margin", "preference_accuracy", "chosen_logratio", "length_bias")
 
     def __init__(self, score: Callable[[Pairs], Scored], *, share_prefixes: bool) -> None:
@@ -112,16 +114,20 @@ class PairObjective:
         """Chosen, rejected, chosen, rejected, ... with each prompt once."""
         return pack_examples(examples, share=self._share_prefixes)
 
-    def baseline(self, model: LanguageModel, examples: Sequence[EncodedPair]) -> float:
+    def rows_of(self, example: EncodedPair) -> int:
+        """None."""
+        return 0
+
+    def look(self, model: LanguageModel, examples: Sequence[EncodedPair]) -> Tensor:
         """Nothing is shared."""
-        return 0.0
+        raise NotImplementedError
 
     def losses(
         self,
         model: LanguageModel,
         batch: FlatBatch,
         examples: Sequence[EncodedPair],
-        baseline: float,
+        seen: Seen | None,
     ) -> Losses:
         """Sum over pairs."""
         chosen, rejected = model.answer_logprobs(batch).unflatten(0, (-1, 2)).unbind(1)
@@ -156,7 +162,7 @@ class RatedObjective:
     least 0; it belongs to the whole step, so that micro-batches do not change it.
     """
 
-    has_baseline = True
+    looks: Literal["always"] = "always"
     watched = ("reward_margin", "preference_accuracy")
 
     def __init__(self, beta: float, good_weight: float, *, share_prefixes: bool) -> None:
@@ -171,19 +177,24 @@ class RatedObjective:
         """The rated answers after their prompts."""
         return pack_sequences([e.answer for e in examples], share=self._share_prefixes)
 
+    def rows_of(self, example: EncodedRated) -> int:
+        """One."""
+        return 1
+
     @torch.no_grad()
-    def baseline(self, model: LanguageModel, examples: Sequence[EncodedRated]) -> float:
-        """Sum of the mismatched log-ratios, whose mean over the step is z."""
+    def look(self, model: LanguageModel, examples: Sequence[EncodedRated]) -> Tensor:
+        """The mismatched log-ratios [n, 1], whose mean over the step is z."""
         batch = pack_sequences([e.mismatched for e in examples], share=self._share_prefixes)
-        total = model.answer_logprobs(batch.to(model.device)).sum().item()
-        return total - sum(_reference(example)[1] for example in examples)
+        logprobs = model.answer_logprobs(batch.to(model.device))
+        references = [_reference(example)[1] for example in examples]
+        return (logprobs - torch.tensor(references, device=logprobs.device))[:, None]
 
     def losses(
         self,
         model: LanguageModel,
         batch: FlatBatch,
         examples: Sequence[EncodedRated],
-        baseline: float,
+        seen: Seen | None,
     ) -> Losses:
         """Sum of weight x (1 - sigmoid(+-beta x (log-ratio - z))) over rated answers."""
         logprobs = model.answer_logprobs(batch)
@@ -193,7 +204,8 @@ class RatedObjective:
         weights = torch.tensor(
             [self._good_weight if e.is_good else 1.0 for e in examples], device=device
         )
-        logratios, baseline = logprobs - reference, max(0.0, baseline)
+        assert seen is not None, "it always looks"
+        logratios, baseline = logprobs - reference, max(0.0, seen.rows.double().mean().item())
         losses = weights * (1 - torch.sigmoid(self._beta * signs * (logratios - baseline)))
         with torch.no_grad():
             rewards = signs * self._beta * (logratios - baseline)

@@ -52,6 +52,18 @@ class Ranks:
         dist.all_reduce(largest, dist.ReduceOp.MAX)
         return int(largest)
 
+    def sum_rows(self, rows: Tensor | None, num_rows: int) -> Tensor:
+        """Rows [num_rows, K] float32 summed over all ranks; a rank without any brings None."""
+        if self.count == 1:
+            assert rows is not None, "a step has examples"
+            return rows
+        width = self.most(0 if rows is None else rows.shape[1])
+        total = torch.zeros(num_rows, width, device=_exchange_device())
+        if rows is not None:
+            total += rows.to(total.device)
+        dist.all_reduce(total)
+        return total
+
     def wait(self) -> None:
         """Return when all ranks have come here."""
         if self.count > 1:

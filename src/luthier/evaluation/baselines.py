@@ -1,0 +1,276 @@
+"""What simple methods answer on the same rows, before anything is trained: what tuning must beat.
+
+For labels the majority, TF-IDF with logistic regression, and on vectors of the untuned model the
+nearest neighbours, a linear probe, and the label whose name is nearest (zero-shot); for search BM25
+and the untuned vectors. All are scikit-learn's and bm25s' own, with the settings said here.
+Vectors come in as arrays; nothing here knows models. scikit-learn is imported where it is used: it
+takes a second, and most commands need none of it.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from luthier.data import Example, Labelled, LabelSet, Query, as_number
+from luthier.evaluation.values import Prediction
+from luthier.evaluation.wholes import Numbers
+
+NUM_NEIGHBOURS = 5
+MAX_ROUNDS = 1000
+Embed = Callable[[Sequence[str]], Numbers]
+"""Texts -> vectors [n, D] of the untuned model."""
+
+
+@dataclass(frozen=True)
+class FittedPredictor:
+    """A simple method that has learnt from the training rows."""
+
+    name: str
+    estimator: Any
+    features: Callable[[Sequence[Example]], Any]
+    """Examples -> what the estimator reads."""
+    label_set: LabelSet
+
+    def predict(self, examples: Sequence[Example]) -> list[Prediction]:
+        """One prediction per example, in order."""
+        features = self.features(examples)
+        if self.label_set.kind == "number":
+            return [
+                value_prediction(example.id, float(value))
+                for example, value in zip(examples, self.estimator.predict(features), strict=True)
+            ]
+        shares = self._probabilities(features)
+        return [
+            label_prediction(example.id, self.label_set, row)
+            for example, row in zip(examples, shares, strict=True)
+        ]
+
+    def _probabilities(self, features: Any) -> Numbers:
+        """[n, C] in the order of the label set."""
+        shares = np.asarray(self.estimator.predict_proba(features), dtype=np.float64)
+        if self.label_set.kind == "multi":
+            return shares
+        found = np.zeros((len(shares), self.label_set.num_labels))
+        found[:, np.asarray(self.estimator.classes_, dtype=int)] = shares
+        return found
+
+
+def label_prediction(
+    example_id: str,
+    label_set: LabelSet,
+    probabilities: Numbers,
+    thresholds: Sequence[float] = (),
+) -> Prediction:
+    """The labels that probabilities [C] give: the likeliest, or all from their threshold on."""
+    if label_set.kind == "single":
+        labels: tuple[str, ...] = (label_set.names[int(np.argmax(probabilities))],)
+    else:
+        limits = thresholds or [0.5] * label_set.num_labels
+        labels = tuple(
+            name
+            for name, share, limit in zip(label_set.names, probabilities, limits, strict=True)
+            if share >= limit
+        )
+    shares = tuple(float(share) for share in probabilities)
+    return Prediction(example_id, ", ".join(labels), True, 0, labels=labels, probabilities=shares)
+
+
+def value_prediction(example_id: str, value: float) -> Prediction:
+    """A number as an answer."""
+    return Prediction(example_id, f"{value:.4g}", True, 0, value=value)
+
+
+@dataclass(frozen=True)
+class MajorityPredictor:
+    """Always the most frequent label of the training rows, or their mean number."""
+
+    label_set: LabelSet
+    mean: float = 0.0
+    num_rows: int = 1
+    name: str = "most frequent label"
+
+    def predict(self, examples: Sequence[Example]) -> list[Prediction]:
+        """The same for every example."""
+        if self.label_set.kind == "number":
+            return [value_prediction(example.id, self.mean) for example in examples]
+        shares = np.array(self.label_set.counts) / self.num_rows
+        return [label_prediction(example.id, self.label_set, shares) for example in examples]
+
+
+@dataclass(frozen=True)
+class NearestNamePredictor:
+    """The label whose name has the nearest vector (zero-shot); needs no training rows."""
+
+    label_set: LabelSet
+    embed: Embed
+    name: str = "nearest label name"
+    sharpness: float = 20.0
+    """Cosines times this are taken for logits."""
+
+    def predict(self, examples: Sequence[Example]) -> list[Prediction]:
+        """One prediction per example, in order."""
+        names = normalized(self.embed([readable(name) for name in self.label_set.names]))
+        texts = normalized(self.embed([joined(example) for example in examples]))
+        cosines = self.sharpness * texts @ names.T
+        shares = np.exp(cosines - cosines.max(1, keepdims=True))
+        shares /= shares.sum(1, keepdims=True)
+        return [
+            label_prediction(example.id, self.label_set, row)
+            for example, row in zip(examples, shares, strict=True)
+        ]
+
+
+def readable(label: str) -> str:
+    """A label as words: HassTurnOn and turn_on become hass turn on and turn on."""
+    spaced = "".join(f" {c}" if c.isupper() and not p.isupper() else c
+                     for p, c in zip(f" {label}", label, strict=False))  # fmt: skip
+    return " ".join(spaced.replace("_", " ").replace("-", " ").replace(".", " ").lower().split())
+
+
+def joined(example: Example) -> str:
+    """The texts of an example as one."""
+    return "\n".join(example.texts) if isinstance(example, Labelled) else example.prompt[0].content
+
+
+def normalized(vectors: Numbers) -> Numbers:
+    """Vectors at length 1."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    scaled: Numbers = vectors / np.maximum(lengths, 1e-12)
+    return scaled
+
+
+def label_baselines(train: Sequence[Labelled], label_set: LabelSet, embed: Embed) -> list[Any]:
+    """All simple methods for labels or numbers, fitted to the training rows, cheapest first."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.pipeline import FeatureUnion
+
+    texts = [joined(example) for example in train]
+    targets = _targets(train, label_set)
+    words = FeatureUnion(
+        [
+            ("words", TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=1)),
+            ("letters", TfidfVectorizer(sublinear_tf=True, analyzer="char_wb", ngram_range=(2, 4))),
+        ]
+    )
+    vectors = normalized(embed(texts))
+
+    def of_words(examples: Sequence[Example]) -> Any:
+        return words.transform([joined(example) for example in examples])
+
+    def of_vectors(examples: Sequence[Example]) -> Any:
+        return normalized(embed([joined(example) for example in examples]))
+
+    mean = float(np.mean(targets)) if label_set.kind == "number" else 0.0
+    found: list[Any] = [MajorityPredictor(label_set, mean, len(train))]
+    for name, features, estimator, known in (
+        ("TF-IDF, linear", of_words, _linear(label_set), words.fit_transform(texts)),
+        ("nearest neighbours", of_vectors, _neighbours(label_set, len(train)), vectors),
+        ("linear probe", of_vectors, _linear(label_set, strength=10.0), vectors),
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            estimator.fit(known, targets)
+        found.append(FittedPredictor(name, estimator, features, label_set))
+    if label_set.kind != "number":
+        found.append(NearestNamePredictor(label_set, embed))
+    return found
+
+
+def _targets(train: Sequence[Labelled], label_set: LabelSet) -> Numbers:
+    if label_set.kind == "number":
+        return np.array([as_number(example.labels[0]) for example in train], dtype=np.float64)
+    place = {name: i for i, name in enumerate(label_set.names)}
+    if label_set.kind == "single":
+        return np.array([place[example.labels[0]] for example in train])
+    found = np.zeros((len(train), label_set.num_labels))
+    for row, example in enumerate(train):
+        found[row, [place[label] for label in example.labels]] = 1
+    return found
+
+
+def _linear(label_set: LabelSet, strength: float = 1.0) -> Any:
+    """Logistic regression, one for each label of several, or ridge regression of numbers."""
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.multiclass import OneVsRestClassifier
+
+    if label_set.kind == "number":
+        return Ridge()
+    logistic = LogisticRegression(C=strength, max_iter=MAX_ROUNDS)
+    return OneVsRestClassifier(logistic) if label_set.kind == "multi" else logistic
+
+
+def _neighbours(label_set: LabelSet, num_rows: int) -> Any:
+    from sklearn.multiclass import OneVsRestClassifier
+    from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+
+    count = min(NUM_NEIGHBOURS, num_rows)
+    if label_set.kind == "number":
+        return KNeighborsRegressor(count, weights="distance")
+    neighbours = KNeighborsClassifier(count, weights="distance")
+    return OneVsRestClassifier(neighbours) if label_set.kind == "multi" else neighbours
+
+
+@dataclass(frozen=True)
+class SearchPredictor:
+    """Finds texts of a collection by vectors of both."""
+
+    name: str
+    names: tuple[str, ...]
+    vectors: Numbers
+    """[m, D] at length 1, of the collection's texts."""
+    embed_queries: Embed
+    depth: int = 100
+
+    def predict(self, examples: Sequence[Example]) -> list[Prediction]:
+        """The nearest texts of each query, best first."""
+        asked = [example.prompt[0].content for example in examples]
+        queries = normalized(self.embed_queries(asked))
+        found = []
+        for example, row in zip(examples, queries @ self.vectors.T, strict=True):
+            found.append(ranking_prediction(example.id, self.names, row, self.depth))
+        return found
+
+
+def ranking_prediction(
+    example_id: str, names: Sequence[str], scores: Numbers, depth: int
+) -> Prediction:
+    """The names with the highest scores [m], best first; ties by name's place."""
+    best = np.argsort(-scores, kind="stable")[:depth]
+    ranking = tuple(names[i] for i in best)
+    return Prediction(example_id, ranking[0] if ranking else "", True, 0, ranking=ranking)
+
+
+class BM25Predictor:
+    """Finds texts of a collection by their words (bm25s, its defaults: Lucene's variant)."""
+
+    name = "BM25"
+
+    def __init__(self, texts: dict[str, str], depth: int = 100) -> None:
+        import bm25s
+
+        self._names, self._depth = tuple(texts), min(depth, len(texts))
+        self._tokenize = bm25s.tokenize
+        self._index = bm25s.BM25()
+        self._index.index(
+            self._tokenize(list(texts.values()), show_progress=False), show_progress=False
+        )
+
+    def predict(self, examples: Sequence[Example]) -> list[Prediction]:
+        """The best texts of each query by its words."""
+        asked = [e.text if isinstance(e, Query) else e.prompt[0].content for e in examples]
+        tokens = self._tokenize(asked, show_progress=False)
+        places, _ = self._index.retrieve(tokens, k=self._depth, show_progress=False)
+        return [
+            Prediction(
+                example.id,
+                self._names[int(row[0])],
+                True,
+                0,
+                ranking=tuple(self._names[int(i)] for i in row),
+            )
+            for example, row in zip(examples, places, strict=True)
+        ]

@@ -1,0 +1,43 @@
+"""Which scorers judge held-out rows: those of written answers, labels, numbers or searches."""
+
+from collections.abc import Mapping
+
+from luthier.data import Collection, Example, LabelSet
+from luthier.errors import ConfigError
+from luthier.evaluation import (
+    RANKING_SCORERS,
+    AnyScorer,
+    build_scorers,
+    class_scorers,
+    number_scorers,
+)
+from luthier.recipe import TEXT_METHODS, Recipe, settled
+
+
+def scorers_of(
+    recipe: Recipe,
+    test: tuple[Example, ...],
+    labels: LabelSet | None,
+    collection: Collection | None,
+) -> tuple[AnyScorer, ...]:
+    """The scorers of a resolved recipe, the primary one first.
+
+    Raises ConfigError for a metric that cannot judge such rows.
+    """
+    evaluation = recipe.evaluation
+    if recipe.method.kind not in TEXT_METHODS:
+        return build_scorers(evaluation)
+    known: Mapping[str, AnyScorer]
+    if labels is not None:
+        known = class_scorers(labels, test)
+    else:
+        known = RANKING_SCORERS if collection is not None else number_scorers()
+    names = dict.fromkeys((settled(evaluation.primary), *settled(evaluation.metrics)))
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ConfigError(
+            f"{', '.join(unknown)} cannot judge these rows",
+            where="evaluation.metrics",
+            accepted=f"auto, or some of {', '.join(known)}",
+        )
+    return tuple(known[name] for name in names)

@@ -1,0 +1,129 @@
+"""A run's tuned model of texts, opened again: to label texts, to embed them, to be judged."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from luthier.data import Row
+from luthier.data.labelled import PAIR_FIELDS, TEXT_FIELDS
+from luthier.errors import ConfigError, DataError
+from luthier.evaluation import Prediction
+from luthier.models import choose_device, load_encoder, precision
+from luthier.pipeline.asking import Answering, Numbers, Reader, stream
+from luthier.pipeline.encoding import ReadEncoding
+from luthier.pipeline.recorded import resolved_recipe
+from luthier.recipe import TEXT_METHODS, Classify, Recipe, settled
+from luthier.runs import Run
+
+
+@dataclass(frozen=True)
+class TunedReader:
+    """A finished run's model of texts, ready to be asked."""
+
+    run: Run
+    recipe: Recipe
+    reader: Reader
+    answering: Answering | None
+    """None for a model of vectors."""
+
+    def predict(self, texts: Sequence[str | tuple[str, str]]) -> list[Prediction]:
+        """Labels with probabilities, or numbers, of texts (or of texts read two together).
+
+        Raises ConfigError for a model of vectors; `embed` is for those.
+        """
+        if self.answering is None:
+            raise ConfigError(
+                "gives vectors, not labels", where=self.run.id, advice="call embed instead"
+            )
+        logits = self.reader.logits([_both(text) for text in texts])
+        return self.answering.predictions([str(i) for i in range(len(texts))], logits)
+
+    def embed(self, texts: Sequence[str], *, as_passages: bool = False) -> Numbers:
+        """Vectors [n, D] float32 of texts, asked with, or to be found."""
+        return self.reader.vectors(texts, prompt=self.reader.prompts[as_passages])
+
+    def stream(self, texts: Iterable[tuple[str, str | None]]) -> Iterator[Prediction | Numbers]:
+        """Answers or vectors, one for each of any number of texts."""
+        return stream(texts, self.reader, self.answering)
+
+
+def _both(text: str | tuple[str, str]) -> tuple[str, str | None]:
+    return (text, None) if isinstance(text, str) else text
+
+
+def reads_texts(run: Run) -> bool:
+    """Whether a run's model reads texts, rather than writes."""
+    return resolved_recipe(run).method.kind in TEXT_METHODS
+
+
+def open_reader(run: Run) -> TunedReader:
+    """Load what a run of a text method made. Raises ConfigError when it has made nothing yet."""
+    recipe, folder = resolved_recipe(run), run.path("model")
+    if recipe.method.kind not in TEXT_METHODS:
+        raise ConfigError(
+            f"was tuned by {recipe.method.kind} and writes answers",
+            where=run.id,
+            accepted="a run with method: classify or embed",
+            advice=f"talk to it with: luthier chat {run.id}",
+        )
+    if not folder.is_dir():
+        raise ConfigError(
+            f"is {run.record.status} and has no tuned weights yet",
+            where=run.id,
+            advice="run luthier train with the same recipe again; it goes on where it stopped",
+        )
+    answering, encoding = Answering.read(folder), ReadEncoding.open(folder, recipe)
+    is_own = isinstance(recipe.method, Classify) and recipe.method.head == "own"
+    model = load_encoder(
+        folder,
+        dtype=precision(settled(recipe.runtime.dtype)),
+        device=choose_device(settled(recipe.runtime.device), settled(recipe.runtime.threads)),
+        answers=answering.num_outputs if answering else 0,
+        head="own" if is_own else "pooled",
+    )
+    limit = encoding.limit or settled(recipe.training.max_length)
+    budget = settled(recipe.training.micro_batch_tokens)
+    reader = Reader(model, encoding.tokenizer, limit, budget, encoding.prompts)
+    return TunedReader(run, recipe, reader, answering)
+
+
+def text_of(row: Row) -> tuple[str, str | None]:
+    """The text of a row to be answered, or both. Raises DataError when it has none."""
+    fields = row.fields
+    for names in sorted((*TEXT_FIELDS, *PAIR_FIELDS), key=len, reverse=True):
+        # A query alone is a text to be embedded too.
+        asked = names if names in TEXT_FIELDS else names[:1]
+        if all(isinstance(fields.get(name), str) and fields[name].strip() for name in asked):
+            found = [str(fields[name]) for name in asked]
+            return found[0], found[1] if len(found) > 1 else None
+    raise DataError(
+        f"has the fields {', '.join(fields) or 'none'}",
+        where=str(row.place),
+        accepted="text, or two of them: " + ", or ".join(" + ".join(n) for n in TEXT_FIELDS[1:]),
+    )
+
+
+def as_row(prediction: Prediction, names: Sequence[str]) -> dict[str, Any]:
+    """A prediction as a line of JSON."""
+    if prediction.value is not None:
+        return {"value": prediction.value}
+    shares = dict(zip(names, (round(x, 6) for x in prediction.probabilities), strict=True))
+    return {"labels": list(prediction.labels), "probabilities": shares}
+
+
+def write_suspects(run: Run, target: Path) -> int:
+    """Write a run's doubtful training rows as JSONL; how many there are."""
+    report = run.path("report.json")
+    if not report.is_file():
+        raise ConfigError(
+            f"is {run.record.status} and has no report yet",
+            where=run.id,
+            advice="run luthier train with the same recipe again; it goes on where it stopped",
+        )
+    details = json.loads(report.read_text("utf-8")).get("details") or {}
+    found = details.get("suspects", [])
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in found]
+    target.write_text("".join(lines), encoding="utf-8")
+    return len(found)

@@ -1,0 +1,182 @@
+"""Training of models that read whole texts, as each of the processes that train together does it.
+
+A classifier learns its labels, or first learns to tell texts apart and then its head is solved; a
+model of vectors learns from what belongs together. After training, validation rows say how sure a
+classifier may be, and from which probability each of several labels is given.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import fmean, pstdev
+from typing import Any
+
+import numpy as np
+
+from luthier.data import LabelSet
+from luthier.evaluation import best_temperature, best_thresholds
+from luthier.models import (
+    Encoder,
+    fold_scale,
+    logits_of,
+    make_encoder_trainable,
+    peak_memory,
+)
+from luthier.pipeline.asking import Answering
+from luthier.pipeline.learning import Circumstances
+from luthier.pipeline.preparing import Prepared
+from luthier.recipe import Classify, Embed, recipe_hash, settled
+from luthier.tokens import EncodedTexts
+from luthier.training import (
+    ClassObjective,
+    LabelContrast,
+    Measured,
+    Objective,
+    Outcome,
+    PairContrast,
+    ScoreContrast,
+    Surroundings,
+    fit_head,
+    measure,
+    train,
+    with_hard_negatives,
+)
+
+CONTRAST_SCALE = 20.0
+"""Inverse temperature of the contrast of labels, sentence-transformers' default."""
+
+
+def answering_of(prepared: Prepared) -> Answering | None:
+    """What a classifier's answers will mean; None for vectors."""
+    if not isinstance(prepared.recipe.method, Classify):
+        return None
+    assert prepared.labels is not None, "classifiers learn from labelled rows"
+    return Answering(prepared.labels.kind, prepared.labels.names)
+
+
+def learn_to_read(
+    model: Encoder,
+    prepared: Prepared,
+    answering: Answering | None,
+    circumstances: Circumstances,
+) -> tuple[Outcome, Answering | None]:
+    """Train the model in place as the recipe says; it has the best weights unless interrupted."""
+    recipe = prepared.recipe
+    budget = settled(recipe.training.micro_batch_tokens)
+    learnt, held_out = _encoded(prepared.train), _encoded(prepared.validation)
+    used = None
+    if not recipe.training.weight_decay:
+        used = {i for example in learnt for text in example.texts for i in text.input_ids}
+    make_encoder_trainable(model, recipe.tuning, recipe.training.seed, used)
+    if isinstance(recipe.method, Embed) and prepared.labels is None and learnt[0].value is None:
+        learnt = with_hard_negatives(model, learnt, recipe.method.hard_negatives, budget)
+    is_two_stage = isinstance(recipe.method, Classify) and recipe.method.stages == "two"
+    if is_two_stage and model.network.head is not None:
+        model.network.head.requires_grad_(False)  # solved afterwards
+    objective = _objective(prepared, model, learnt)
+
+    def check() -> Measured:
+        return measure(model, objective, held_out, budget, circumstances.ranks)
+
+    surroundings = Surroundings(
+        folder=circumstances.checkpoints,
+        recipe_hash=recipe_hash(recipe),
+        validate=check if held_out else None,
+        observe=circumstances.observe,
+        is_interrupted=circumstances.is_interrupted,
+        memory=peak_memory,
+        ranks=circumstances.ranks,
+        profiler=None,
+        resumed=circumstances.resumed,
+    )
+    classes = _classes(prepared, learnt, is_two_stage)
+    outcome = train(model, objective, learnt, recipe.training, surroundings, classes)
+    if outcome.status == "interrupted" or answering is None:
+        return outcome, answering
+    if is_two_stage:
+        fit_head(model, learnt, is_multi=answering.kind == "multi", budget=budget)
+    return outcome, _settled_answering(model, prepared, answering, held_out)
+
+
+def _encoded(split: Any) -> Sequence[EncodedTexts]:
+    found: Sequence[EncodedTexts] = split.encoded
+    return found
+
+
+def _objective(prepared: Prepared, model: Encoder, learnt: Sequence[EncodedTexts]) -> Objective:
+    method, labels = prepared.recipe.method, prepared.labels
+    if isinstance(method, Classify):
+        assert labels is not None, "classifiers learn from labelled rows"
+        if method.stages == "two":
+            return LabelContrast(CONTRAST_SCALE, is_causal=model.is_causal)
+        return ClassObjective(
+            labels.kind,
+            num_classes=max(1, labels.num_labels),
+            weights=_weights(labels, len(learnt)) if method.balance == "weights" else (),
+            scale=_scale(labels, learnt),
+            is_causal=model.is_causal,
+        )
+    assert isinstance(method, Embed), "the other method of texts"
+    if labels is not None:
+        return LabelContrast(method.scale, method.dimensions, is_causal=model.is_causal)
+    if learnt[0].value is not None:
+        return ScoreContrast(method.scale, method.dimensions, is_causal=model.is_causal)
+    return PairContrast(
+        method.scale,
+        method.dimensions,
+        is_symmetric=method.direction == "both",
+        is_causal=model.is_causal,
+    )
+
+
+def _weights(labels: LabelSet, num_rows: int) -> list[float]:
+    """Weights under which classes count equally; of several labels, those with against without."""
+    if labels.kind == "multi":
+        return [(num_rows - count) / count for count in labels.counts]
+    return [num_rows / (labels.num_labels * count) for count in labels.counts]
+
+
+def _scale(labels: LabelSet, learnt: Sequence[EncodedTexts]) -> tuple[float, float]:
+    """Mean and spread of the numbers to be learnt."""
+    if labels.kind != "number":
+        return 0.0, 1.0
+    values = [e.value for e in learnt if e.value is not None]
+    return fmean(values), pstdev(values) or 1.0
+
+
+def _classes(
+    prepared: Prepared, learnt: Sequence[EncodedTexts], is_two_stage: bool
+) -> Sequence[int]:
+    """The class of each example, where all classes are to come equally often."""
+    method, labels = prepared.recipe.method, prepared.labels
+    if labels is None or labels.kind != "single":
+        return ()
+    wanted = is_two_stage or isinstance(method, Embed)
+    wanted |= isinstance(method, Classify) and method.balance == "batches"
+    return [example.classes[0] for example in learnt] if wanted else ()
+
+
+def _settled_answering(
+    model: Encoder,
+    prepared: Prepared,
+    answering: Answering,
+    held_out: Sequence[EncodedTexts],
+) -> Answering:
+    """The answers in their own unit, as sure as the validation rows allow."""
+    labels, head = prepared.labels, model.network.head
+    assert labels is not None and head is not None, "a classifier has both"  # noqa: PT018
+    if answering.kind == "number":
+        mean, spread = _scale(labels, _encoded(prepared.train))
+        fold_scale(head, mean, spread)
+        return answering
+    if not held_out:
+        return answering
+    budget = settled(prepared.recipe.training.micro_batch_tokens)
+    logits = logits_of(model, [e.texts[0] for e in held_out], budget).numpy().astype(np.float64)
+    if answering.kind == "single":
+        temperature = best_temperature(logits, [e.classes[0] for e in held_out])
+        fold_scale(head, 0.0, 1 / temperature)
+        return replace(answering, temperature=temperature)
+    truth = np.zeros(logits.shape)
+    for row, example in enumerate(held_out):
+        truth[row, list(example.classes)] = 1
+    return replace(answering, thresholds=best_thresholds(answering.probabilities(logits), truth))

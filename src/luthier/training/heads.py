@@ -1,0 +1,69 @@
+"""A linear head fitted to vectors that do not change: logistic regression, to its optimum.
+
+What a few rows a class can teach fits in memory at once, so the head is not stepped towards but
+solved (L-BFGS; Liu and Nocedal 1989), with the strength of weight decay that scikit-learn's default
+has, C = 1.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from luthier.models.asking import pooled_of
+from luthier.models.encoders import Encoder
+from luthier.tokens import EncodedTexts
+from luthier.training.classes import multi_hot
+
+MAX_ROUNDS = 200
+
+
+def fit_head(
+    model: Encoder, examples: Sequence[EncodedTexts], *, is_multi: bool, budget: int
+) -> float:
+    """Fit the model's linear head to the examples' labels by its vectors as they are.
+
+    Returns the mean loss. `budget` bounds the tokens computed at once.
+    """
+    head = model.network.head
+    assert isinstance(head, nn.Linear), "a linear head on vectors"
+    texts = [example.texts[0] for example in examples]
+    vectors = pooled_of(model, texts, budget).to(model.device)
+    if is_multi:
+        targets = multi_hot(examples, head.out_features).to(vectors.device)
+    else:
+        targets = torch.tensor([e.classes[0] for e in examples], device=vectors.device)
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.zero_()
+    wanted = [p.requires_grad for p in head.parameters()]
+    head.requires_grad_(True)
+    loss = _solve(head, vectors, targets, is_multi=is_multi)
+    for parameter, learns in zip(head.parameters(), wanted, strict=True):
+        parameter.requires_grad_(learns)
+    return loss
+
+
+def _solve(head: nn.Linear, vectors: Tensor, targets: Tensor, *, is_multi: bool) -> float:
+    solver = torch.optim.LBFGS(
+        head.parameters(), max_iter=MAX_ROUNDS, tolerance_grad=1e-6, line_search_fn="strong_wolfe"
+    )
+
+    def loss_of_data() -> Tensor:
+        logits = head(vectors)
+        if is_multi:
+            losses = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+            return losses.sum() / len(vectors)
+        return functional.cross_entropy(logits, targets)
+
+    def closure() -> float:
+        solver.zero_grad()
+        loss = loss_of_data() + head.weight.square().sum() / (2 * len(vectors))
+        loss.backward()
+        return loss.item()
+
+    solver.step(closure)
+    solver.zero_grad()
+    with torch.no_grad():
+        return loss_of_data().item()

@@ -1,0 +1,358 @@
+"""Models that read texts, from rows to verdict and prediction, on real tiny encoders."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from journey import luthier, write_rows
+from pyarrow import parquet
+
+import luthier as package
+from luthier.data import Labelled
+from luthier.errors import ConfigError, DataError
+from luthier.pipeline import Tuned
+from tiny_encoders import write_encoder
+
+SETTINGS: dict[str, Any] = {
+    "training": {"epochs": 6, "batch_size": 8, "learning_rate": 3e-3},
+    "evaluation": {"resamples": 200},
+    "runtime": {"dtype": "float32", "threads": 1},
+}
+THINGS = {
+    "light": ("turn the lamp on", "switch the light off", "light on now", "lamp off please"),
+    "music": ("play a song", "stop the music", "song louder now", "play music please"),
+    "weather": ("what is the weather", "rain today", "is the sun on", "weather tomorrow please"),
+}
+
+
+ENDS = ("one", "two", "now", "what", "the", "a")
+
+
+def intents(count: int = 60) -> list[dict[str, Any]]:
+    names = list(THINGS)
+    return [
+        {
+            "text": f"{THINGS[name][i // 3 % 4]} {ENDS[i // 12 % 6]}",
+            "label": name,
+            "lang": "en" if i % 2 else "de",
+        }
+        for i in range(count)
+        for name in [names[i % 3]]
+    ]
+
+
+def tags(count: int = 120) -> list[dict[str, Any]]:
+    words = {"light": "lamp", "music": "song", "weather": "rain"}
+    return [
+        {
+            "text": " ".join(
+                (
+                    *(words[n] for n in names),
+                    ENDS[i % 6],
+                    ["red", "green"][i % 2],
+                    ["today", "now", "please"][i // 16 % 3],
+                    ENDS[i // 8 % 6],
+                )
+            ),
+            "labels": names,
+        }
+        for i in range(count)
+        for names in [[n for b, n in enumerate(THINGS) if (i >> b) & 1]]
+    ]
+
+
+def stars(count: int = 60) -> list[dict[str, Any]]:
+    words = ("awful", "bad", "fine", "good")
+    return [
+        {"text": f"{words[i % 4]} {THINGS['music'][i // 4 % 4]}", "label": (i % 4) + 0.5}
+        for i in range(count)
+    ]
+
+
+def pairs(count: int = 48) -> list[dict[str, Any]]:
+    colours, things = ("red", "green", "blue"), ("lamp", "kitchen", "song", "hall")
+    return [
+        {"anchor": f"{c} {t} {n}", "positive": f"the {t} is {c} and {n} one"}
+        for c in colours
+        for t in things
+        for n in ("today", "tomorrow", "now", "please")
+    ][:count]
+
+
+def similarities(count: int = 48) -> list[dict[str, Any]]:
+    texts = [t for own in THINGS.values() for t in own]
+    return [
+        {
+            "sentence1": texts[i % 12],
+            "sentence2": f"{texts[(i * 5 + 1) % 12]} {i // 12 or 'the'}",
+            "score": float((i % 12) // 4 == ((i * 5 + 1) % 12) // 4),
+        }
+        for i in range(count)
+    ]
+
+
+ROWS = {
+    "intents": intents(), "tags": tags(), "stars": stars(), "pairs": pairs(),
+    "similarities": similarities(),
+    "verdicts": [
+        {"premise": f"the lamp is {c}", "hypothesis": f"the lamp is {d} {i}", "label": c == d}
+        for i, c, d in [(i, ("on", "off")[i % 2], ("on", "off")[i // 2 % 2]) for i in range(40)]
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("texts")
+    write_encoder(folder / "plain")
+    write_encoder(folder / "sentence", sentence="mean_tokens")
+    for name, content in ROWS.items():
+        write_rows(folder / f"{name}.jsonl", content)
+    return folder
+
+
+def tuned(folder: Path, data: str, method: Any, model: str = "sentence", **changes: Any) -> Tuned:
+    settings: dict[str, Any] = {name: {**section} for name, section in SETTINGS.items()}
+    settings["runtime"] |= {"workspace": folder / "workspace", "cache": folder / "cache"}
+    for name, section in changes.items():
+        is_kind = name in ("tuning", "name")
+        settings[name] = section if is_kind else {**settings.get(name, {}), **section}
+    source = {"train": folder / f"{data}.jsonl", "test_share": 0.3, **settings.pop("rows", {})}
+    return package.tune(model=str(folder / model), data=source, method=method, **settings)
+
+
+def report(run: Tuned) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(run.report.with_suffix(".json").read_text("utf-8"))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("model", "tuning"),
+    [
+        ("sentence", {"kind": "full"}), ("plain", {"kind": "full"}),
+        ("sentence", {"kind": "lora", "rank": 4}), ("plain", {"kind": "last-layers", "count": 1}),
+        ("sentence", {"kind": "head"}),
+    ],
+)  # fmt: skip
+def test_a_classifier_is_tuned_judged_and_asked(
+    folder: Path, model: str, tuning: dict[str, Any]
+) -> None:
+    method = {"kind": "classify", "stages": "one"}
+    run = tuned(folder, "intents", method, model, tuning=tuning)
+    assert run.verdict is not None
+    assert run.evaluation is not None
+    names = {system.name for system in run.evaluation.systems}
+    assert names == {
+        "most frequent label", "TF-IDF, linear", "nearest neighbours", "linear probe",
+        "nearest label name", "fine-tuned",
+    }  # fmt: skip
+    if tuning["kind"] != "head":
+        last = run.evaluation.systems[-1].estimates
+        assert last[run.evaluation.primary].value == pytest.approx(1.0, abs=0.2)
+    found = run.predict(["turn the lamp off", "what is the weather tomorrow"])
+    by_row = {p.example_id: p for p in run.evaluation.systems[-1].predictions}
+    example = run.evaluation.examples[0]
+    assert isinstance(example, Labelled)
+    (again,) = run.predict([example.text])
+    assert again.labels == by_row[example.id].labels, "saved as it was judged"
+    assert again.probabilities == pytest.approx(by_row[example.id].probabilities, abs=1e-4)
+    assert all(sum(p.probabilities) == pytest.approx(1) for p in found)
+    page = run.report.read_text("utf-8")
+    assert "Label by label" in page
+    assert page.count("data:image/png;base64,") == 2
+    details = report(run)["details"]
+    assert {s["value"] for s in details["classes"][0]["slices"]} == {"de", "en"}
+    assert len(details["class_map"]["before"]) == len(run.evaluation.examples)
+
+
+def test_few_rows_a_label_learn_in_two_stages(folder: Path) -> None:
+    run = tuned(folder, "intents", "classify", rows={"limit": 24}, training={"epochs": 3})
+    assert run.evaluation is not None
+    lines = {line["path"]: line for line in report(run)["recipe"]}
+    assert lines["method.stages"]["value"] == "two"
+    assert "rows a label" in lines["method.stages"]["origin"]
+    value = run.evaluation.systems[-1].estimates["accuracy"].value
+    assert value is not None
+    assert value > 0.6
+
+
+def test_rows_with_several_labels_get_thresholds(folder: Path) -> None:
+    run = tuned(folder, "tags", "classify", training={"epochs": 12})
+    assert run.evaluation is not None
+    assert run.evaluation.primary == "labels_f1"
+    labels = json.loads((run.run.path("model") / "labels.json").read_text())
+    assert labels["kind"] == "multi"
+    assert len(labels["thresholds"]) == 3
+    value = run.evaluation.systems[-1].estimates["labels_f1"].value
+    assert value is not None
+    assert value > 0.7
+    (both,) = run.predict(["turn the lamp on and play a song"])
+    assert set(both.labels) <= {"light", "music", "weather"}
+
+
+def test_numbers_are_learnt_in_their_own_unit(folder: Path) -> None:
+    run = tuned(folder, "stars", "classify", training={"epochs": 15, "patience": 99})
+    assert run.evaluation is not None
+    assert run.evaluation.primary == "absolute_error"
+    first, last = (run.evaluation.systems[i].estimates["absolute_error"].value for i in (0, -1))
+    assert first is not None
+    assert last is not None
+    assert last < 0.6 * first
+    low, high = run.predict(["awful song", "good song"])
+    assert low.value is not None
+    assert high.value is not None
+    assert low.value < high.value
+
+
+def test_texts_are_labelled_two_by_two(folder: Path) -> None:
+    run = tuned(folder, "verdicts", "classify", "plain")
+    (answer,) = run.predict([("the lamp is on", "the lamp is on")])
+    assert answer.labels[0] in ("true", "false")
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "embed",
+        {"kind": "embed", "direction": "both", "dimensions": [8, 32]},
+        {"kind": "embed", "query_prompt": "what is ", "hard_negatives": 2},
+    ],
+)
+def test_search_is_tuned_on_pairs_and_compared_with_words(folder: Path, method: Any) -> None:
+    run = tuned(folder, "pairs", method, training={"epochs": 12})
+    assert run.evaluation is not None
+    systems = {s.name: s.estimates["ndcg_10"].value for s in run.evaluation.systems}
+    assert set(systems) == {"BM25", "model at the start", "fine-tuned"}
+    before, after = systems["model at the start"], systems["fine-tuned"]
+    assert before is not None
+    assert after is not None
+    assert after > before
+    vectors = run.embed(["red lamp now"])
+    assert vectors.shape == (1, 32)
+    assert np.linalg.norm(vectors) == pytest.approx(1, abs=1e-4)
+
+
+def test_scored_pairs_are_put_in_order(folder: Path) -> None:
+    run = tuned(folder, "similarities", "embed", training={"epochs": 12})
+    assert run.evaluation is not None
+    assert run.evaluation.primary == "spearman"
+    before, after = (s.estimates["spearman"].value for s in run.evaluation.systems)
+    assert before is not None
+    assert after is not None
+    assert after > before
+    assert run.verdict is not None
+
+
+def test_vectors_are_learnt_from_labels_too(folder: Path) -> None:
+    run = tuned(folder, "intents", "embed")
+    assert run.evaluation is not None
+    value = run.evaluation.systems[-1].estimates["accuracy"].value
+    assert value is not None
+    assert value > 0.8
+
+
+def test_files_are_predicted_from_the_command_line(folder: Path, tmp_path: Path) -> None:
+    tuned(folder, "intents", {"kind": "classify", "stages": "one"}, name="labels")
+    tuned(folder, "pairs", "embed", name="vectors")
+    texts = write_rows(tmp_path / "texts.jsonl", [{"text": f"lamp on {i}"} for i in range(5)])
+    place = ("--workspace", str(folder / "workspace"))
+    done = luthier(tmp_path, "predict", "labels", "--input", str(texts), *place)
+    assert done.code == 0, done.error
+    lines = (tmp_path / "texts-labels.jsonl").read_text().splitlines()
+    assert len(lines) == 5
+    assert set(json.loads(lines[0])["probabilities"]) == set(THINGS)
+    for suffix in ("npy", "parquet"):
+        target = tmp_path / f"vectors.{suffix}"
+        done = luthier(
+            tmp_path, "predict", "vectors", "--input", str(texts), "--output", str(target), *place
+        )
+        assert done.code == 0, done.error
+    plain = np.load(tmp_path / "vectors.npy")
+    table = parquet.read_table(tmp_path / "vectors.parquet")
+    assert plain.shape == (5, 32)
+    np.testing.assert_allclose(np.stack(table["vector"].to_numpy()), plain, rtol=1e-6)
+    wrong = luthier(
+        tmp_path, "predict", "labels", "--input", str(texts), "--output", "x.npy", *place
+    )
+    assert wrong.code == 2
+    assert "accepted" in wrong.error or ".jsonl" in wrong.error
+    write_rows(texts, [{"text": "lamp"}, {"body": "lamp"}])
+    broken = luthier(tmp_path, "predict", "labels", "--input", str(texts), *place)
+    assert broken.code == 2
+    assert "texts.jsonl:2" in broken.error
+    other = write_rows(tmp_path / "other.jsonl", intents(20))
+    again = luthier(tmp_path, "evaluate", "labels", "--data", str(other), *place)
+    assert again.code == 0, again.error
+    assert "strongest baseline" in " ".join(again.out.split())
+
+
+def test_labels_that_are_wrong_are_written_for_review(folder: Path, tmp_path: Path) -> None:
+    rows = intents(90)
+    rows[10]["label"] = next(n for n in THINGS if n != rows[10]["label"])
+    write_rows(folder / "doubtful.jsonl", rows)
+    tuned(
+        folder, "doubtful", {"kind": "classify", "stages": "one"}, name="doubtful",
+        rows={"test_share": 0.1, "validation_share": 0.0},
+    )  # fmt: skip
+    target = tmp_path / "suspects.jsonl"
+    place = ("--workspace", str(folder / "workspace"))
+    done = luthier(tmp_path, "suspects", "doubtful", "--output", str(target), *place)
+    assert done.code == 0, done.error
+    found = [json.loads(line) for line in target.read_text().splitlines()]
+    assert any(row["place"].endswith("doubtful.jsonl:11") for row in found)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"tuning": {"kind": "lora", "quantize": "nf4"}}, "needs tuning.quantize: none"),
+        ({"runtime": {"sharding": "fsdp"}}, "needs runtime.sharding: none"),
+        ({"evaluation": {"metrics": ["exact"]}}, "exact cannot judge these rows"),
+        ({"tuning": {"kind": "lora", "rank": 64}}, "rank 64 is larger"),
+        ({"rows": {"corpus": "c.jsonl"}}, "go together"),
+    ],
+)
+def test_what_does_not_fit_is_said(folder: Path, settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(Exception, match=said) as caught:
+        tuned(folder, "intents", "classify", **settings)
+    assert isinstance(caught.value, package.LuthierError)
+
+
+def test_rows_of_another_kind_are_refused(folder: Path) -> None:
+    with pytest.raises(DataError, match="holds pairs of texts, which classify cannot learn from"):
+        tuned(folder, "pairs", "classify")
+    with pytest.raises(DataError, match="holds labelled texts, which sft cannot"):
+        tuned(folder, "intents", "sft")
+    run = tuned(folder, "pairs", "embed")
+    with pytest.raises(ConfigError, match="gives vectors, not labels"):
+        run.predict(["x"])
+
+
+def test_an_interrupted_classifier_goes_on_where_it_was(folder: Path, tmp_path: Path) -> None:
+    from luthier.pipeline import prepare, tune
+    from luthier.recipe import recipe_from
+    from luthier.training import StepDone
+
+    def settings(place: Path) -> dict[str, Any]:
+        return {
+            **SETTINGS, "model": str(folder / "sentence"), "method": "classify",
+            "data": str(folder / "intents.jsonl"),
+            "runtime": {**SETTINGS["runtime"], "workspace": place, "cache": folder / "cache"},
+        }  # fmt: skip
+
+    whole = tune(prepare(recipe_from(settings(tmp_path / "whole"))))
+    steps = 0
+
+    def count(event: object) -> None:
+        nonlocal steps
+        steps += isinstance(event, StepDone)
+
+    cut = prepare(recipe_from(settings(tmp_path / "cut")))
+    first = tune(cut, count, lambda: steps >= 5)
+    assert not first.is_finished
+    second = tune(prepare(recipe_from(settings(tmp_path / "cut"))))
+    assert second.is_finished
+    one, other = (r.run.path("model", "model.safetensors").read_bytes() for r in (whole, second))
+    assert one == other
