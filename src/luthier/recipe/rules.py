@@ -20,8 +20,9 @@ FULL_FACTOR = 0.1
 COMPILE_FROM = 1e17
 """Operations of a run from which compiling pays on a GPU: 60 seconds for 10 % of a run at 160
 TFLOP/s, which is a guess."""
-ENCODER_RATE = 1e-4
-"""Learning rate of all weights of an encoder, at a width of 384; it falls with the width."""
+ENCODER_RATE = 5e-4
+"""Learning rate of all weights of an encoder, at a width of 384; it falls with the width. Balanced
+accuracy of MiniLM on 42 intents after 126 steps was 0.51 at 1e-4, 0.65 at 3e-4, 0.68 at 1e-3."""
 ENCODER_WIDTH = 384
 ENCODER_LORA_FACTOR = 10.0
 HEAD_RATE = 1e-2
