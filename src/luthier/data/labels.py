@@ -40,10 +40,6 @@ class LabelSet:
         """Labels of the set; 0 for numbers."""
         return len(self.names)
 
-    def index(self, label: str) -> int:
-        """Place of a label; ValueError when it is none."""
-        return self.names.index(label)
-
 
 def label_kind(examples: Sequence[Labelled]) -> LabelKind:
     """How rows write what they are: lists, numbers (unless just a few whole ones), or one label."""

@@ -4,6 +4,7 @@ from luthier.evaluation.baselines import (
     BM25Predictor,
     label_baselines,
     label_prediction,
+    normalized,
     value_prediction,
 )
 from luthier.evaluation.calibration import best_temperature, best_thresholds
@@ -90,6 +91,7 @@ __all__ = [
     "from_json",
     "label_baselines",
     "label_prediction",
+    "normalized",
     "number_scorers",
     "run_system",
     "strongest_baseline",

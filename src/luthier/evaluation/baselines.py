@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from luthier.data import Example, Labelled, LabelSet, Query, as_number
 from luthier.evaluation.values import Prediction
@@ -20,6 +21,7 @@ from luthier.evaluation.wholes import Numbers
 
 NUM_NEIGHBOURS = 5
 MAX_ROUNDS = 1000
+Vectors = npt.NDArray[np.floating[Any]]
 Embed = Callable[[Sequence[str]], Numbers]
 """Texts -> vectors [n, D] of the untuned model."""
 
@@ -135,10 +137,10 @@ def joined(example: Example) -> str:
     return "\n".join(example.texts) if isinstance(example, Labelled) else example.prompt[0].content
 
 
-def normalized(vectors: Numbers) -> Numbers:
+def normalized(vectors: Vectors) -> Vectors:
     """Vectors at length 1."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    scaled: Numbers = vectors / np.maximum(lengths, 1e-12)
+    scaled: Vectors = vectors / np.maximum(lengths, 1e-12)
     return scaled
 
 
@@ -212,36 +214,6 @@ def _neighbours(label_set: LabelSet, num_rows: int) -> Any:
         return KNeighborsRegressor(count, weights="distance")
     neighbours = KNeighborsClassifier(count, weights="distance")
     return OneVsRestClassifier(neighbours) if label_set.kind == "multi" else neighbours
-
-
-@dataclass(frozen=True)
-class SearchPredictor:
-    """Finds texts of a collection by vectors of both."""
-
-    name: str
-    names: tuple[str, ...]
-    vectors: Numbers
-    """[m, D] at length 1, of the collection's texts."""
-    embed_queries: Embed
-    depth: int = 100
-
-    def predict(self, examples: Sequence[Example]) -> list[Prediction]:
-        """The nearest texts of each query, best first."""
-        asked = [example.prompt[0].content for example in examples]
-        queries = normalized(self.embed_queries(asked))
-        found = []
-        for example, row in zip(examples, queries @ self.vectors.T, strict=True):
-            found.append(ranking_prediction(example.id, self.names, row, self.depth))
-        return found
-
-
-def ranking_prediction(
-    example_id: str, names: Sequence[str], scores: Numbers, depth: int
-) -> Prediction:
-    """The names with the highest scores [m], best first; ties by name's place."""
-    best = np.argsort(-scores, kind="stable")[:depth]
-    ranking = tuple(names[i] for i in best)
-    return Prediction(example_id, ranking[0] if ranking else "", True, 0, ranking=ranking)
 
 
 class BM25Predictor:

@@ -12,8 +12,6 @@ from functools import partial
 from math import log
 
 import numpy as np
-import numpy.typing as npt
-from scipy import stats
 
 from luthier.data import Example, Labelled, LabelSet, as_number
 from luthier.evaluation.values import Metric, Prediction
@@ -216,8 +214,3 @@ def class_scorers(
         ),
         "macro_f1": several["macro_f1"],
     }
-
-
-def rank_correlation(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
-    """Spearman's correlation by scipy, for single numbers."""
-    return float(stats.spearmanr(first, second).statistic)

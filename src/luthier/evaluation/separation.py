@@ -75,7 +75,7 @@ def draw_map(
         return None
     chosen = np.sort(np.random.default_rng(seed).permutation(len(ids))[:MAX_POINTS])
     kept_ids, kept = [ids[i] for i in chosen], [labels[i] for i in chosen]
-    before, after = (normalized(np.asarray(v, dtype=np.float64)[chosen]) for v in vectors)
+    before, after = (normalized(v[chosen]).astype(np.float64, copy=False) for v in vectors)
     method, project = _projection(seed)
     return ClassMap(
         method,

@@ -126,7 +126,9 @@ def make_trainable(model: LanguageModel, tuning: Tuning, seed: int) -> None:
     """
     if isinstance(tuning, LoRA):
         if not isinstance(model.network, PeftModel):
-            model.network = _attach(model.base, tuning, seed)
+            model.network = attach_adapters(
+                model.base, linear_layers(model.base), tuning, seed, "CAUSAL_LM"
+            )
     elif isinstance(tuning, Full):
         for part in (text_part(model.base), model.base.get_output_embeddings()):
             part.requires_grad_(True)
@@ -151,13 +153,18 @@ def check_tuning(model: PreTrainedModel, tuning: Tuning) -> None:
         last_blocks(model, tuning.count)
 
 
-def _attach(model: PreTrainedModel, lora: LoRA, seed: int) -> PeftModel:
-    """The frozen model with trainable float32 adapters."""
-    ranks = ranks_of(linear_layers(model), lora)
+def attach_adapters(
+    model: PreTrainedModel, layers: dict[str, nn.Module], lora: LoRA, seed: int, task: str
+) -> PeftModel:
+    """The frozen model with trainable float32 adapters on the layers that the recipe means.
+
+    `task` is PEFT's word for what the model does. Raises ModelError.
+    """
+    ranks = ranks_of(layers, lora)
     rank = max(ranks.values())
     different = {re.escape(name): r for name, r in ranks.items() if r != rank}
     config = LoraConfig(
-        task_type="CAUSAL_LM",
+        task_type=task,
         r=rank,
         lora_alpha=lora.alpha,  # type: ignore[arg-type] # PEFT divides it; floats are fine
         lora_dropout=lora.dropout,

@@ -5,22 +5,21 @@ model folder, adapters merged in float32: one that transformers loads where the 
 architecture's own, and else one that sentence-transformers loads.
 """
 
-import re
 import shutil
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft import PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.utils.save_and_load import set_peft_model_state_dict
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from luthier.errors import ConfigError
-from luthier.models.adapters import LEAN_LAYERS, ranks_of, shortest_names
+from luthier.models.adapters import attach_adapters, ranks_of
 from luthier.models.blocks import last_blocks
 from luthier.models.encoders import Encoder, load_encoder
 from luthier.models.narrow import narrow_embedding, widen_embedding
@@ -52,7 +51,8 @@ def make_encoder_trainable(
         return
     network.dense.requires_grad_(True)
     if isinstance(tuning, LoRA):
-        network.body = _attach(encoder.base, tuning, seed)
+        layers = body_layers(encoder.base)
+        network.body = attach_adapters(encoder.base, layers, tuning, seed, "FEATURE_EXTRACTION")
     elif isinstance(tuning, Full):
         encoder.base.requires_grad_(True)
         _freeze_unused(encoder)
@@ -89,28 +89,6 @@ def body_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear | Conv1D) and "pooler" not in name.split(".")
     }
-
-
-def _attach(body: PreTrainedModel, lora: LoRA, seed: int) -> PeftModel:
-    """The frozen body with trainable float32 adapters."""
-    ranks = ranks_of(body_layers(body), lora)
-    rank = max(ranks.values())
-    config = LoraConfig(
-        task_type="FEATURE_EXTRACTION",
-        r=rank,
-        lora_alpha=lora.alpha,  # type: ignore[arg-type] # PEFT divides it; floats are fine
-        lora_dropout=lora.dropout,
-        target_modules=shortest_names(ranks, body),
-        rank_pattern={re.escape(name): r for name, r in ranks.items() if r != rank},
-        use_rslora="rslora" in lora.variants,
-        use_dora="dora" in lora.variants,
-        fan_in_fan_out=any(isinstance(m, Conv1D) for m in body.modules()),
-    )
-    config._register_custom_module(LEAN_LAYERS)
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-        torch.manual_seed(seed)
-        return cast(PeftModel, get_peft_model(body, config, autocast_adapter_dtype=True))
 
 
 @torch.no_grad()

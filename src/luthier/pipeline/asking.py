@@ -17,7 +17,7 @@ import numpy.typing as npt
 from scipy.special import expit, softmax
 
 from luthier.data import Example, LabelKind, Labelled, LabelSet, Pair
-from luthier.evaluation import Prediction, label_prediction, value_prediction
+from luthier.evaluation import Prediction, label_prediction, normalized, value_prediction
 from luthier.models import Encoder, logits_of, vectors_of
 from luthier.tokens import Tokenizer, read_texts
 
@@ -153,8 +153,8 @@ class SimilarityPredictor:
         """One prediction per pair, in order."""
         pairs = [example for example in examples if isinstance(example, Pair)]
         asked, found = self.reader.prompts
-        first = _units(self.reader.vectors([p.anchor for p in pairs], prompt=asked))
-        second = _units(self.reader.vectors([p.positive for p in pairs], prompt=found))
+        first = normalized(self.reader.vectors([p.anchor for p in pairs], prompt=asked))
+        second = normalized(self.reader.vectors([p.positive for p in pairs], prompt=found))
         cosines = (first * second).sum(1)
         return [value_prediction(p.id, float(x)) for p, x in zip(pairs, cosines, strict=True)]
 
@@ -175,13 +175,15 @@ class RankingPredictor:
         asked, found = self.reader.prompts
         names = tuple(self.texts)
         total = len(names) + len(examples)
-        passages = _units(
+        passages = normalized(
             self.reader.vectors(
                 list(self.texts.values()), prompt=found,
                 observe=lambda done: self.observe(done, total),
             )
         )  # fmt: skip
-        queries = _units(self.reader.vectors([e.prompt[0].content for e in examples], prompt=asked))
+        queries = normalized(
+            self.reader.vectors([e.prompt[0].content for e in examples], prompt=asked)
+        )
         predictions = []
         for chosen in _in_parts(range(len(examples)), 256):
             scores = queries[list(chosen)] @ passages.T
@@ -208,8 +210,8 @@ class NeighbourPredictor:
         from sklearn.neighbors import KNeighborsClassifier
 
         place = {name: i for i, name in enumerate(self.label_set.names)}
-        known = _units(self.reader.vectors([example.text for example in self.train]))
-        asked = _units(self.reader.vectors([texts_of(example)[0] for example in examples]))
+        known = normalized(self.reader.vectors([example.text for example in self.train]))
+        asked = normalized(self.reader.vectors([texts_of(example)[0] for example in examples]))
         count = min(self.num_neighbours, len(self.train))
         neighbours = KNeighborsClassifier(count, weights="distance")
         neighbours.fit(known, [place[example.labels[0]] for example in self.train])
@@ -219,12 +221,6 @@ class NeighbourPredictor:
             label_prediction(example.id, self.label_set, row)
             for example, row in zip(examples, shares, strict=True)
         ]
-
-
-def _units(vectors: Numbers) -> Numbers:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    scaled: Numbers = vectors / np.maximum(lengths, 1e-12)
-    return scaled
 
 
 def stream(

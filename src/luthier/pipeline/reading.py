@@ -20,6 +20,7 @@ from luthier.evaluation import (
     draw_map,
     find_suspects,
     label_baselines,
+    strongest_baseline,
 )
 from luthier.models import Encoder, choose_device, load_encoder, precision, save_encoder
 from luthier.pipeline.asking import (
@@ -30,7 +31,6 @@ from luthier.pipeline.asking import (
     RankingPredictor,
     Reader,
     SimilarityPredictor,
-    texts_of,
 )
 from luthier.pipeline.encoding import ReadEncoding
 from luthier.pipeline.judging import scorers_of
@@ -207,8 +207,6 @@ def _texts(example: Example) -> Sequence[str]:
 
 
 def _strongest(systems: Sequence[SystemResult], scorers: Sequence[AnyScorer]) -> list[SystemResult]:
-    from luthier.evaluation import strongest_baseline
-
     found = strongest_baseline(systems, [scorer.metric for scorer in scorers])
     return [] if found is None else [found]
 
@@ -225,6 +223,3 @@ class _Remembered:
         if key not in self.known:
             self.known[key] = self.reader.vectors(texts)
         return self.known[key].astype(np.float64)
-
-
-__all__ = ["UNTUNED", "ReadingWork", "texts_of"]

@@ -4,6 +4,7 @@
 write answers and for models that read whole texts.
 """
 
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,8 +74,6 @@ class Work(Protocol):
 
 def replace_folder(place: Path, write: Callable[[Path], None]) -> None:
     """Write a folder under another name first, and put it in its place when it is whole."""
-    import shutil
-
     unfinished = place.with_name(f".{place.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     write(unfinished)

@@ -9,9 +9,14 @@ middle of their points instead of in a legend.
 import io
 from collections.abc import Sequence
 from statistics import median
+from typing import TYPE_CHECKING
 
 from luthier.evaluation.details import ClassDetails
 from luthier.evaluation.separation import ClassMap, Point
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 DOTS_PER_INCH = 110
 MAX_LEGEND = 20
@@ -45,10 +50,7 @@ def map_picture(class_map: ClassMap) -> bytes:
     return _png(figure)
 
 
-def _draw(panel: object, points: Sequence[Point], labels: Sequence[str], unseen: set[str]) -> None:
-    from matplotlib.axes import Axes
-
-    assert isinstance(panel, Axes), "one of a figure"
+def _draw(panel: "Axes", points: Sequence[Point], labels: Sequence[str], unseen: set[str]) -> None:
     for number, label in enumerate(labels):
         own = [point for point in points if point.label == label]
         colour = COLOURS[number % len(COLOURS)]
@@ -98,10 +100,7 @@ def calibration_picture(details: Sequence[ClassDetails]) -> bytes | None:
     return _png(figure)
 
 
-def _png(figure: object) -> bytes:
-    from matplotlib.figure import Figure
-
-    assert isinstance(figure, Figure), "drawn above"
+def _png(figure: "Figure") -> bytes:
     target = io.BytesIO()
     # Without a date or the version of what drew it, equal values are equal bytes.
     figure.savefig(target, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
