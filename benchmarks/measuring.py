@@ -19,8 +19,9 @@ IGNORED = -100
 TOLERANCE = 0.05
 """Largest difference of losses between contenders, in nats: one computes in mixed precision."""
 
-Row = dict[str, list[int]]
-"""Of SFT: input_ids, labels. Of DPO: prompt_ids, chosen_ids, rejected_ids."""
+Row = dict[str, Any]
+"""Of SFT: input_ids, labels. Of DPO: prompt_ids, chosen_ids, rejected_ids. Of texts: texts, ids of
+each, class."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Job:
     """What a contender is to do."""
 
     task: str
-    """lora, full or dpo."""
+    """lora, full, dpo, classify or embed."""
     variant: dict[str, Any]
     """Settings of the contender's own."""
     rows: list[Row]
@@ -72,7 +73,7 @@ class Trained:
     """What came out."""
 
     network: Any
-    """Called with input_ids [1, T], gives logits."""
+    """Called with input_ids [1, T], gives logits; of texts, with the ids of one, its answer."""
     seconds: float
     """From the first batch to the last update."""
     losses: list[float]
@@ -102,7 +103,9 @@ def report(job: Job, trained: Trained, packages: tuple[str, ...]) -> None:
 
 
 def sequences_of(row: Row) -> list[tuple[list[int], list[int]]]:
-    """The ids and labels of a row: one sequence, or a pair's two."""
+    """The ids and labels of a row: one sequence, a pair's two, or texts with the row's class."""
+    if "ids" in row:
+        return [(ids, [IGNORED, row["class"]]) for ids in row["ids"]]
     if "input_ids" in row:
         return [(row["input_ids"], row["labels"])]
     prompt = row["prompt_ids"]
@@ -185,14 +188,28 @@ def start_adapter(network: Any) -> None:
                 parameter.zero_()
 
 
+def start_head(network: Any) -> None:
+    """Start everyone from the same head of a classifier."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in sorted(network.named_parameters()):
+            if "classifier" in name:
+                parameter.copy_(0.02 * torch.randn(parameter.shape, generator=generator))
+
+
 def held_out_loss(job: Job, network: Any) -> float:
     """Mean loss over held-out rows by the network's logits alone, row by row.
 
-    Of SFT per supervised token; of DPO per pair, against the network without its adapter.
+    Of SFT per supervised token; of DPO per pair, against the network without its adapter; of
+    classes and of pairs of texts per row.
     """
     import torch
     from torch.nn import functional
 
+    if "ids" in job.held_out[0]:
+        return _held_out_texts(job, network)
     network.eval()
     total, count = 0.0, 0
     with torch.no_grad():
@@ -208,6 +225,23 @@ def held_out_loss(job: Job, network: Any) -> float:
             total -= functional.logsigmoid(torch.tensor(job.beta * margin)).item()
             count += 1
     return total / count
+
+
+def _held_out_texts(job: Job, network: Any) -> float:
+    """Cross-entropy of classes, or of finding each pair's second text among all."""
+    import torch
+    from torch.nn import functional
+
+    with torch.no_grad():
+        sides = [
+            torch.stack([network(row["ids"][i]).float() for row in job.held_out])
+            for i in range(len(job.held_out[0]["ids"]))
+        ]
+    if job.task == "classify":
+        labels = torch.tensor([row["class"] for row in job.held_out])
+        return functional.cross_entropy(sides[0], labels).item()
+    first, second = (functional.normalize(side, dim=-1) for side in sides)
+    return functional.cross_entropy(20 * first @ second.T, torch.arange(len(first))).item()
 
 
 def _negative_logprob(network: Any, ids: list[int], labels: list[int]) -> float:

@@ -1,6 +1,6 @@
 """Train beside peers: same rows, masks, order, steps and start; speed and memory.
 
-    python -m benchmarks.run [lora full dpo] [--workloads a b c d] [--peers trl trainer ...]
+    python -m benchmarks.run [lora full dpo classify embed] [--workloads a b ...] [--peers trl ...]
                              [--repeats 5] [--steps 10] [--resume] [--environments FOLDER]
 
 Every peer runs in an environment of its own, made from benchmarks/environments/. On each workload
@@ -29,11 +29,14 @@ from benchmarks.environments import python_of
 from benchmarks.workloads import BATCH_SIZE, ROOT, WORKLOADS, model_folder, rows_of
 
 RESULTS = ROOT / "benchmarks" / "results"
-PEERS = {"lora": ("trl", "trainer", "llamafactory"), "full": ("trl", "litgpt"), "dpo": ("trl",)}
-ENVIRONMENT = {"trainer": "trl"}
+PEERS = {
+    "lora": ("trl", "trainer", "llamafactory"), "full": ("trl", "litgpt"), "dpo": ("trl",),
+    "classify": ("classifier",), "embed": ("sentence",),
+}  # fmt: skip
+ENVIRONMENT = {"trainer": "trl", "classifier": "sentence"}
 """Peers that share another's environment."""
-TASK_WORKLOADS = {"lora": "abcd", "full": "bc", "dpo": "p"}
-LEARNING_RATE = {"lora": 1e-3, "full": 1e-4, "dpo": 1e-4}
+TASK_WORKLOADS = {"lora": "abcd", "full": "bc", "dpo": "p", "classify": "im", "embed": "s"}
+LEARNING_RATE = {"lora": 1e-3, "full": 1e-4, "dpo": 1e-4, "classify": 1e-4, "embed": 1e-4}
 SEARCH_STEPS = 2
 SEARCH_ROUNDS = 2
 """Steps and rounds of the trials that choose a peer's fastest setting."""
@@ -48,8 +51,9 @@ Measurement = dict[str, Any]
 def main() -> None:
     """Run contenders on workloads, and store what was measured after each."""
     arguments = _arguments()
-    model, environments = model_folder(), Path(arguments.environments).resolve()
+    environments = Path(arguments.environments).resolve()
     for task in arguments.tasks:
+        model = model_folder(task)
         for workload in arguments.workloads or TASK_WORKLOADS[task]:
             if workload not in TASK_WORKLOADS[task]:
                 continue
@@ -68,7 +72,7 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("tasks", nargs="*", default=list(PEERS), help="lora, full, dpo")
+    parser.add_argument("tasks", nargs="*", default=list(PEERS), help=", ".join(PEERS))
     parser.add_argument("--workloads", nargs="*", choices=WORKLOADS)
     parser.add_argument("--peers", nargs="*")
     parser.add_argument("--repeats", type=int, default=5)

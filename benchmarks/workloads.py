@@ -18,24 +18,36 @@ WORKLOADS = {
     "c": "mixed lengths, long answers",
     "d": "packed blocks of 2048 tokens, everything learnt",
     "p": "pairs: long prompt, two short answers",
+    "i": "short sentences, 42 classes",
+    "m": "mails of up to 256 tokens, two classes",
+    "s": "pairs of a line and a paragraph",
 }
-BATCH_SIZE = {"a": 8, "b": 8, "c": 8, "d": 1, "p": 8}
+BATCH_SIZE = {"a": 8, "b": 8, "c": 8, "d": 1, "p": 8, "i": 32, "m": 32, "s": 32}
+TEXTS = "ims"
+"""Workloads for models that read whole texts."""
 HELD_OUT = 24
 BLOCK = 2048
 
 
-def model_folder() -> Path:
-    """SmolLM2-135M-Instruct as a folder."""
+def model_folder(task: str) -> Path:
+    """SmolLM2-135M-Instruct as a folder, or all-MiniLM-L6-v2 for texts."""
     from luthier.models import default_cache, resolve_source
     from luthier.recipe import read_recipe
 
-    model = read_recipe(ROOT / "examples" / "smart-home" / "recipe.yaml").recipe.model
+    example = "intents" if task in ("classify", "embed") else "smart-home"
+    model = read_recipe(ROOT / "examples" / example / "recipe.yaml").recipe.model
     cache = Path(os.environ.get("LUTHIER_BENCHMARK_CACHE", default_cache()))
     return resolve_source(model, cache).path
 
 
 def rows_of(workload: str, model: Path, steps: int) -> dict[str, Any] | None:
     """Rows in the order of visiting, held-out rows, and places; None when the data is not there."""
+    if workload in TEXTS:
+        from benchmarks.text_rows import text_rows
+
+        count = steps * BATCH_SIZE[workload]
+        texts = text_rows(workload, model, count + HELD_OUT)
+        return None if texts is None else _ordered(texts[:count], texts[count:], workload)
     file = {"a": ROOT / "examples" / "smart-home" / "train.jsonl",
             "p": DATA / "pairs.jsonl",
             }.get(workload, DATA / "train.jsonl")  # fmt: skip
@@ -49,18 +61,21 @@ def rows_of(workload: str, model: Path, steps: int) -> dict[str, Any] | None:
     else:
         tokenised = [_tokenised(row, workload, model) for row in found[: count + HELD_OUT]]
         rows, held_out = tokenised[:count], tokenised[count:]
-    places = _order(rows, BATCH_SIZE[workload])
-    return {"rows": [rows[i] for i in places], "held_out": held_out, "places": places}
+    return _ordered(rows, held_out, workload)
 
 
-def _order(rows: list[dict[str, Any]], batch_size: int) -> list[int]:
-    """The order in which Luthier's loop visits rows; all contenders do."""
-    from benchmarks.peers.luthier import MICRO_BATCH_TOKENS, encoded
+def _ordered(
+    rows: list[dict[str, Any]], held_out: list[dict[str, Any]], workload: str
+) -> dict[str, Any]:
+    """Rows in the order in which Luthier's loop visits them; all contenders do."""
+    from benchmarks.peers import luthier, luthier_texts
     from luthier.training.batches import StepPlan
 
-    lengths = tuple(encoded("", row).num_tokens for row in rows)
-    plan = StepPlan(lengths, batch_size, 1, 0, MICRO_BATCH_TOKENS)
-    return [i for step in range(plan.num_steps) for i in plan.examples_of(step)]
+    ours: Any = luthier_texts if workload in TEXTS else luthier
+    lengths = tuple(ours.encoded("", row).num_tokens for row in rows)
+    plan = StepPlan(lengths, BATCH_SIZE[workload], 1, 0, ours.MICRO_BATCH_TOKENS)
+    places = [i for step in range(plan.num_steps) for i in plan.examples_of(step)]
+    return {"rows": [rows[i] for i in places], "held_out": held_out, "places": places}
 
 
 def _tokenised(row: dict[str, Any], workload: str, model: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from benchmarks.measuring import (
     sequences_of,
     start_adapter,
 )
+from benchmarks.peers import luthier_texts
 from luthier.models import (
     FlatBatch,
     choose_device,
@@ -48,7 +49,10 @@ MICRO_BATCH_TOKENS = 2048
 def main() -> None:
     """Train, and report."""
     job = read_job()
-    report(job, run(job), ("transformers", "peft"))
+    if job.task in ("classify", "embed"):
+        report(job, luthier_texts.run(job), ("transformers",))
+    else:
+        report(job, run(job), ("transformers", "peft"))
 
 
 def run(job: Job) -> Trained:

@@ -46,6 +46,13 @@ class Watch(TrainerCallback):
         )
 
 
+def has_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices; without, a trial would take hours."""
+    import torch
+
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
 def shared_settings(job: Job) -> dict[str, Any]:
     """Trainer's settings that the comparison fixes: all contenders do this work."""
     return {

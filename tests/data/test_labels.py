@@ -159,9 +159,18 @@ def test_rare_labels_and_those_missing_from_a_split_are_told(tmp_path: Path) -> 
     assert not said(findings)
 
 
-def test_ten_thousand_classes_are_no_classes(tmp_path: Path) -> None:
-    _, findings = read(tmp_path, [labelled(f"t{i}", f"label {i}") for i in range(10_000)])
-    assert said(findings) == ["1 labels-are-no-classes"]
+@pytest.mark.parametrize(
+    ("form", "advice"),
+    [("label {}", "tune a search model"), ("{}.5", "or set method.labels: number")],
+)
+def test_ten_thousand_classes_are_no_classes(tmp_path: Path, form: str, advice: str) -> None:
+    dataset, _ = read(tmp_path, [labelled(f"t{i}", form.format(i)) for i in range(10_000)])
+    examples = [e for e in dataset.train if isinstance(e, Labelled)]
+    with pytest.raises(DataError, match="takes 10,000 values in 10,000 rows") as caught:
+        read_label_set(examples, "single")
+    assert advice in str(caught.value)
+    if advice.endswith("number"):
+        assert read_label_set(examples, "number").kind == "number"
 
 
 def test_one_class_only_is_nothing_to_learn(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -9,29 +10,38 @@ from evaluation_fakes import make_evaluation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from scipy.special import softmax
 from sklearn.metrics import (
+    average_precision_score,
     balanced_accuracy_score,
     f1_score,
     log_loss,
     mean_absolute_error,
     ndcg_score,
+    precision_recall_fscore_support,
+    roc_auc_score,
 )
 
-from luthier.data import Labelled, LabelSet, Place, Query
+from luthier.data import Example, Labelled, LabelSet, Pair, Place, Query
 from luthier.evaluation import (
     RANKING_SCORERS,
+    BM25Predictor,
     Prediction,
     SystemResult,
+    TfidfSearchPredictor,
+    TfidfSimilarityPredictor,
     best_temperature,
     best_thresholds,
     class_details,
     class_scorers,
     conclude,
     run_system,
+    slices_of,
 )
 from luthier.evaluation.baselines import label_baselines, label_prediction, readable
 from luthier.evaluation.calibration import calibrate
 from luthier.evaluation.classes import NumberRows, spearman
+from luthier.evaluation.details import ranking_figures
 from luthier.evaluation.separation import draw_map
 from luthier.evaluation.suspects import find_suspects
 from luthier.evaluation.wholes import WholeScorer
@@ -219,32 +229,135 @@ def test_rankings_are_judged_as_by_scikit_learn() -> None:
         assert found["recall_10"] == pytest.approx(in_ten / len(relevant))
 
 
-def test_details_tell_label_by_label_and_slice_by_slice() -> None:
+def test_details_tell_label_by_label_as_scikit_learn_does() -> None:
     examples, shares = drawn(120, 0.7)
-    examples = [
-        Labelled(e.id, e.place, e.text, None, e.labels, slices={"lang": "en" if i % 2 else "de"})
-        for i, e in enumerate(examples)
-    ]
     predictions = Fixed("x", SINGLE, shares).predict(examples)
-    details = class_details("x", predictions, examples, SINGLE, 0.95)
+    details = class_details("x", predictions, examples, SINGLE, SETTINGS, seed=0)
     assert [d.label for d in details.labels] == list(NAMES)
     assert sum(sum(row) for row in details.confusion) == 120
     truth = [e.labels[0] for e in examples]
     given_ = [p.labels[0] for p in predictions]
     expected = f1_score(truth, given_, average=None, labels=list(NAMES))
-    assert [d.f1 for d in details.labels] == pytest.approx(list(expected))
-    assert {(s.column, s.value, s.n) for s in details.slices} == {
-        ("lang", "en", 60),
-        ("lang", "de", 60),
-    }
-    for each in details.labels:
-        assert each.recall is not None
-        low, high = each.recall_interval
-        assert low is not None
-        assert high is not None
-        assert low < each.recall < high
+    assert [d.f1.value for d in details.labels] == pytest.approx(list(expected))
+    for i, each in enumerate(details.labels):
+        own = [label == each.label for label in truth]
+        assert each.auroc.value == pytest.approx(roc_auc_score(own, shares[:, i]))
+        assert each.average_precision.value == pytest.approx(
+            average_precision_score(own, shares[:, i])
+        )
+        for found in (each.precision, each.recall, each.f1, each.auroc, each.average_precision):
+            low, high = found.low, found.high
+            assert low is not None
+            assert high is not None
+            assert low < (found.value or 0.0) < high
+    for average in details.averages:
+        wanted = precision_recall_fscore_support(truth, given_, average=average.name)[:3]
+        found_values = [x.value for x in (average.precision, average.recall, average.f1)]
+        assert found_values == pytest.approx(list(wanted))
     assert details.calibration is not None
     assert sum(b.n for b in details.calibration.bins) == 120
+
+
+def test_a_label_that_no_row_has_is_not_judged() -> None:
+    examples, shares = drawn(40, 0.7)
+    kept = [i for i, e in enumerate(examples) if e.labels[0] != NAMES[0]]
+    predictions = Fixed("x", SINGLE, shares[kept]).predict([examples[i] for i in kept])
+    details = class_details("x", predictions, [examples[i] for i in kept], SINGLE, SETTINGS, seed=0)
+    missing = details.labels[0]
+    assert missing.support == 0
+    assert missing.recall.value is missing.auroc.value is missing.average_precision.value is None
+
+
+@given(data=st.data())
+@settings(deadline=None)
+def test_resampled_rankings_are_scikit_learns_with_weights(data: st.DataObject) -> None:
+    n = data.draw(st.integers(2, 12))
+    truth = np.array(data.draw(st.lists(st.sampled_from([0.0, 1.0]), min_size=n, max_size=n)))
+    scores = np.array(data.draw(st.lists(st.sampled_from([0.1, 0.4, 0.5, 0.9]), min_size=n,
+                                         max_size=n)))  # fmt: skip
+    weights = np.array(
+        data.draw(st.lists(st.lists(st.integers(0, 3), min_size=n, max_size=n), min_size=1,
+                           max_size=3)), dtype=float)  # fmt: skip
+    area, precision = ranking_figures(truth, scores, weights)
+    for i, row in enumerate(weights):
+        there = row > 0
+        if len(set(truth[there])) < 2:
+            assert np.isnan(area[i])
+            assert np.isnan(precision[i])
+            continue
+        assert area[i] == pytest.approx(roc_auc_score(truth, scores, sample_weight=row))
+        expected = average_precision_score(truth, scores, sample_weight=row)
+        assert precision[i] == pytest.approx(expected)
+
+
+@dataclass(frozen=True)
+class Answers:
+    name: str
+    predictions: tuple[Prediction, ...]
+
+    def predict(self, examples: Sequence[Example]) -> list[Prediction]:
+        return list(self.predictions)
+
+
+@pytest.mark.parametrize("name", ["accuracy", "macro_f1"])
+def test_slices_are_what_their_rows_alone_would_give(name: str) -> None:
+    examples, shares = drawn(121, 0.7)
+    examples = [
+        Labelled(e.id, e.place, e.text, None, e.labels,
+                 slices={"lang": "en" if i % 2 else "de", "id": str(i), "rare": str(i // 117)})
+        for i, e in enumerate(examples)
+    ]  # fmt: skip
+    scorer = class_scorers(SINGLE, examples)[name]
+    system = run_system(Fixed("x", SINGLE, shares), "tuned", examples, [scorer], SETTINGS)
+    found = slices_of(system, scorer, examples, SETTINGS, seed=0)
+    # A column with too many values makes no slice, nor does a value of too few rows.
+    assert [(s.column, s.value, s.num_rows) for s in found.parts] == [
+        ("lang", "de", 61), ("lang", "en", 60), ("rare", "0", 117),
+    ]  # fmt: skip
+    english = examples[1::2]
+    own = Answers("x", system.predictions[1::2])
+    alone = run_system(own, "tuned", english, [scorer], SETTINGS)
+    assert found.parts[1].estimate == alone.estimates[name]
+
+
+def test_rows_without_labels_that_were_given_none_have_no_averages() -> None:
+    examples = rows([(), (), ()])
+    predictions = [Prediction(e.id, "", True, 0, labels=(), probabilities=(0.1, 0.2, 0.3))
+                   for e in examples]  # fmt: skip
+    details = class_details("x", predictions, examples, MULTI, SETTINGS, seed=0)
+    assert [average.f1.value for average in details.averages] == [None, None]
+
+
+def test_of_many_labels_neighbours_are_asked_and_linear_models_are_not() -> None:
+    names = tuple(f"label {i:03}" for i in range(300))
+    train = rows([(name,) for name in names for _ in range(2)])
+    labels = LabelSet("single", names, (2,) * 300)
+    vectors = {e.text: np.eye(300)[i // 2] for i, e in enumerate(train)}
+    found = label_baselines(train, labels, lambda texts: np.array(
+        [vectors.get(text, np.ones(300)) for text in texts]))  # fmt: skip
+    assert [p.name for p in found] == [
+        "most frequent label", "TF-IDF, nearest neighbours", "nearest neighbours",
+        "nearest label name",
+    ]  # fmt: skip
+    assert [p.text for p in found[2].predict(train)] == [e.labels[0] for e in train]
+
+
+def test_words_find_what_shares_them() -> None:
+    texts = {"a": "a red lamp for the kitchen", "b": "a saw for wood", "c": "green paint, water"}
+    queries = [Query(f"q{i}", Place("f", i + 1), text, ((name, 1.0),))
+               for i, (text, name) in enumerate((("kitchen lamp", "a"), ("saw", "b")))]  # fmt: skip
+    for predictor in (BM25Predictor(texts), TfidfSearchPredictor(texts, depth=2)):
+        found = predictor.predict(queries)
+        assert [p.ranking[0] for p in found] == ["a", "b"]
+    assert len(found[0].ranking) == 2
+    pairs = [
+        Pair("1", Place("f", 1), "a red lamp", "the red lamp", score=1.0),
+        Pair("2", Place("f", 2), "a red lamp", "green paint", score=0.0),
+    ]
+    first, second = TfidfSimilarityPredictor(pairs).predict(pairs)
+    assert first.value is not None
+    assert first.value > 0.3
+    assert second.value == 0.0
 
 
 def test_the_best_temperature_makes_sureness_true() -> None:
@@ -258,6 +371,13 @@ def test_the_best_temperature_makes_sureness_true() -> None:
     assert calibrate(truth, shares, is_single=True).error < 0.03
     assert calibrate(truth, too_sure, is_single=True).error > 0.1
     assert best_temperature(logits[:1], labels[:1]) == 1.0
+
+
+def test_a_few_rows_that_are_all_right_make_nobody_certain() -> None:
+    labels = [i % 2 for i in range(20)]
+    logits = np.array([[3.0, -3.0] if label == 0 else [-3.0, 3.0] for label in labels])
+    shares = softmax(logits / best_temperature(logits, labels), axis=1)
+    assert 0.95 < shares.max() < 0.99
 
 
 def test_thresholds_part_rows_with_a_label_from_those_without() -> None:

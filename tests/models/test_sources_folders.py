@@ -12,8 +12,10 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
 from luthier.errors import ConfigError, ModelError, StorageError
+from luthier.models.pooling import read_pooling
 from luthier.models.sources import ModelFolder, default_cache, resolve_source
 from luthier.recipe import Model
+from tiny_encoders import write_encoder
 
 
 def write_folder(folder: Path, weights: str = "model.safetensors") -> Path:
@@ -215,3 +217,25 @@ def test_a_cache_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> No
     (tmp_path / "cache").write_text("a file in the way")
     with pytest.raises(StorageError, match="free some space"):
         resolve(folder)
+
+
+def test_an_older_tokenizer_is_converted_and_pooling_comes_along(tmp_path: Path) -> None:
+    folder = write_encoder(tmp_path / "model", "bert", sentence="cls_token")
+    vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    (folder / "vocab.txt").write_text("\n".join(sorted(vocabulary, key=vocabulary.__getitem__)))
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    found = resolve(folder)
+    assert found.path != folder
+    assert Tokenizer.from_file(str(found.path / "tokenizer.json")).token_to_id("lamp")
+    assert read_pooling(found.path).mode == "cls"
+
+
+@pytest.mark.parametrize("path", ["..", "../outside", "/tmp/outside"])
+def test_modules_outside_the_folder_are_refused(path: str, tmp_path: Path) -> None:
+    folder = write_encoder(tmp_path / "model", "bert", sentence="cls_token")
+    modules = json.loads((folder / "modules.json").read_text())
+    modules.append({"idx": 3, "name": "3", "path": path, "type": "sentence_transformers.Dense"})
+    (folder / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(ModelError, match="names folders outside"):
+        read_pooling(folder)

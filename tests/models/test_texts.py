@@ -2,9 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -265,3 +267,16 @@ def test_the_tokenizer_reads_as_transformers_does(tmp_path: Path) -> None:
         assert found.input_ids == expected["input_ids"]
         if pair[1]:
             assert found.second == expected["token_type_ids"].index(1)
+
+
+@pytest.mark.parametrize("head", ["own", "pooled"])
+def test_a_folder_that_lacks_weights_of_its_body_is_refused(
+    head: Literal["own", "pooled"], tmp_path: Path
+) -> None:
+    folder = write_encoder(tmp_path / "model", "bert")
+    weights = load_file(folder / "model.safetensors")
+    lacking = {name: w for name, w in weights.items() if "layer.1.output" not in name}
+    assert len(lacking) < len(weights)
+    save_file(lacking, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks weights of its body: .*layer\.1\.output.* 1 more"):
+        load_encoder(folder, dtype=torch.float32, device=torch.device("cpu"), answers=2, head=head)

@@ -163,7 +163,7 @@ def test_a_classifier_is_tuned_judged_and_asked(
     assert "Label by label" in page
     assert page.count("data:image/png;base64,") == 2
     details = report(run)["details"]
-    assert {s["value"] for s in details["classes"][0]["slices"]} == {"de", "en"}
+    assert {s["value"] for s in details["slices"][0]["parts"]} == {"de", "en"}
     assert len(details["class_map"]["before"]) == len(run.evaluation.examples)
 
 
@@ -224,7 +224,7 @@ def test_search_is_tuned_on_pairs_and_compared_with_words(folder: Path, method: 
     run = tuned(folder, "pairs", method, training={"epochs": 12})
     assert run.evaluation is not None
     systems = {s.name: s.estimates["ndcg_10"].value for s in run.evaluation.systems}
-    assert set(systems) == {"BM25", "model at the start", "fine-tuned"}
+    assert set(systems) == {"BM25", "TF-IDF", "model at the start", "fine-tuned"}
     before, after = systems["model at the start"], systems["fine-tuned"]
     assert before is not None
     assert after is not None
@@ -238,7 +238,9 @@ def test_scored_pairs_are_put_in_order(folder: Path) -> None:
     run = tuned(folder, "similarities", "embed", training={"epochs": 12})
     assert run.evaluation is not None
     assert run.evaluation.primary == "spearman"
-    before, after = (s.estimates["spearman"].value for s in run.evaluation.systems)
+    systems = {s.name: s.estimates["spearman"].value for s in run.evaluation.systems}
+    assert set(systems) == {"TF-IDF", "model at the start", "fine-tuned"}
+    before, after = systems["model at the start"], systems["fine-tuned"]
     assert before is not None
     assert after is not None
     assert after > before
@@ -286,6 +288,10 @@ def test_files_are_predicted_from_the_command_line(folder: Path, tmp_path: Path)
     again = luthier(tmp_path, "evaluate", "labels", "--data", str(other), *place)
     assert again.code == 0, again.error
     assert "strongest baseline" in " ".join(again.out.split())
+    learnt = folder / "intents.jsonl"
+    refused = luthier(tmp_path, "evaluate", "labels", "--data", str(learnt), *place)
+    assert refused.code == 2
+    assert "rows that the run learnt from" in refused.error
 
 
 def test_labels_that_are_wrong_are_written_for_review(folder: Path, tmp_path: Path) -> None:
@@ -294,7 +300,7 @@ def test_labels_that_are_wrong_are_written_for_review(folder: Path, tmp_path: Pa
     write_rows(folder / "doubtful.jsonl", rows)
     tuned(
         folder, "doubtful", {"kind": "classify", "stages": "one"}, name="doubtful",
-        rows={"test_share": 0.1, "validation_share": 0.0},
+        rows={"test_share": 0.1, "validation_share": 0.2},
     )  # fmt: skip
     target = tmp_path / "suspects.jsonl"
     place = ("--workspace", str(folder / "workspace"))

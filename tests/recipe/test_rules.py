@@ -120,3 +120,27 @@ def test_the_rank_holds_the_data_and_fits_every_layer() -> None:
     assert value("tuning.rank", much) == 128
     assert value("tuning.rank", replace(much, narrowest_layer=24)) == 24
     assert value("tuning.rank", replace(FACTS, narrowest_layer=8)) == 8
+
+
+@pytest.mark.parametrize(
+    ("hidden", "layers", "expected"),
+    [(384, 6, 8192), (768, 12, 2048), (1024, 24, 2048), (32, 2, 16384), (384, 0, 2048)],
+)
+def test_as_many_tokens_of_texts_are_computed_at_once_as_memory_takes(
+    hidden: int, layers: int, expected: int
+) -> None:
+    facts = replace(FACTS, hidden_size=hidden, num_layers=layers, label_kind="single")
+    assert value("training.micro_batch_tokens", facts, method="classify") == expected
+    assert value("training.micro_batch_tokens", facts) == 2048
+
+
+def test_models_made_for_vectors_are_moved_less_and_texts_are_waited_for_longer() -> None:
+    facts = replace(FACTS, hidden_size=384, num_train=10_886)
+    assert value("training.learning_rate", facts, method="classify") == 3e-4
+    assert value("training.learning_rate", facts, method="embed") == 3e-4
+    made = replace(facts, has_vectors=True)
+    assert value("training.learning_rate", made, method="classify") == 3e-4
+    assert value("training.learning_rate", made, method="embed") == 5e-5
+    assert value("training.epochs", facts, method="classify") == 5
+    assert value("training.patience", facts, method="classify") == 5
+    assert value("training.patience", facts) == 3

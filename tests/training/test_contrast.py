@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from luthier.models.encoder_tuning import make_encoder_trainable, save_encoder
@@ -23,7 +23,7 @@ from luthier.training.batches import StepPlan
 from luthier.training.classes import ClassObjective
 from luthier.training.contrast import LabelContrast, PairContrast, ScoreContrast
 from luthier.training.gradients import Gradients
-from luthier.training.heads import fit_head
+from luthier.training.heads import fit_head, start_from_probe
 from luthier.training.mining import with_hard_negatives
 from luthier.training.objectives import Objective, measure
 from luthier.training.ranks import Ranks
@@ -234,6 +234,32 @@ def test_a_solved_head_is_scikit_learns_logistic_regression(encoder: Encoder) ->
     known.fit(pooled.numpy(), [e.classes[0] for e in examples])
     expected = torch.from_numpy(known.predict_proba(pooled.numpy())).float()
     torch.testing.assert_close(logits.softmax(1), expected, rtol=1e-2, atol=2e-3)
+
+
+def test_a_head_begins_as_the_best_one_for_the_body_as_it_is(encoder: Encoder) -> None:
+    examples = labelled()
+    head = encoder.network.head
+    assert isinstance(head, nn.Linear)
+    head.requires_grad_(True)
+    start_from_probe(encoder, examples, Ranks(), is_multi=False, budget=100, seed=0)
+    begun = head.weight.detach().clone()
+    assert head.weight.requires_grad
+    fit_head(encoder, examples, is_multi=False, budget=100)
+    torch.testing.assert_close(begun, head.weight.detach())
+
+
+def test_a_head_begins_with_some_of_many_rows(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("luthier.training.heads.PROBE_ROWS", 4)
+    head = encoder.network.head
+    assert isinstance(head, nn.Linear)
+    found = []
+    for seed in (0, 0, 1):
+        start_from_probe(encoder, labelled(), Ranks(), is_multi=False, budget=100, seed=seed)
+        found.append(head.weight.detach().clone())
+    torch.testing.assert_close(found[0], found[1])
+    assert not torch.allclose(found[0], found[2])
 
 
 def test_equal_texts_of_a_step_are_no_negatives_of_each_other(encoder: Encoder) -> None:

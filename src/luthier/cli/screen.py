@@ -165,7 +165,8 @@ def describe(prepared: "Prepared") -> list[str]:
             f"{num_bad:,} test answers are marked bad, so nothing is measured against them"
         )
     if prepared.findings:
-        lines.append(f"{len(prepared.findings)} warnings about rows; luthier check lists them")
+        number = _counted(len(prepared.findings), "warning")
+        lines.append(f"{number} about rows; luthier check lists them")
     return lines
 
 

@@ -76,6 +76,8 @@ def read_label_set(examples: Sequence[Labelled], kind: LabelKind) -> LabelSet:
             accepted="two labels or more",
             advice="add rows of another label",
         )
+    if kind == "single":
+        _check_classes(examples, len(counts))
     names = tuple(sorted(counts, key=_by_size))
     return LabelSet(kind, names, tuple(counts[name] for name in names))
 
@@ -85,6 +87,21 @@ def _by_size(label: str) -> tuple[int, float, str]:
         return 0, float(label), label
     except ValueError:
         return 1, 0.0, label
+
+
+def _check_classes(examples: Sequence[Labelled], distinct: int) -> None:
+    """Labels that hardly come twice are no classes."""
+    if distinct <= max(MOST_INTEGERS, MAX_CLASSES_SHARE * len(examples)):
+        return
+    advice = "name another field, or tune a search model on pairs of text and label"
+    if all(as_number(example.labels[0]) is not None for example in examples):
+        advice = "write numbers without quotes, or set method.labels: number"
+    raise DataError(
+        f"label takes {distinct:,} values in {_rows(len(examples))}",
+        where=str(examples[0].place),
+        accepted="labels that come again and again",
+        advice=advice,
+    )
 
 
 def _check_numbers(examples: Sequence[Labelled]) -> None:
@@ -116,12 +133,13 @@ def label_findings(
         return []
     held_out = {"validation": validation, "test": test}
     findings = [*_mixed_forms(learnt), *_spellings(learnt), *_contradictions(learnt)]
-    if label_kind(learnt) == "number":
-        return findings
+    values = {as_number(label) for example in learnt for label in example.labels}
+    if label_kind(learnt) == "number" or (None not in values and len(values) > MOST_INTEGERS):
+        return findings  # of numbers, however they are written, none need come twice
     for split, examples in held_out.items():
         own = [example for example in examples if isinstance(example, Labelled)]
         findings += _missing(learnt, own, split)
-    return [*findings, *_rare(learnt), *_too_many(learnt)]
+    return [*findings, *_rare(learnt)]
 
 
 def _mixed_forms(examples: Sequence[Labelled]) -> list[Finding]:
@@ -144,7 +162,7 @@ def _mixed_forms(examples: Sequence[Labelled]) -> list[Finding]:
     values = {example.labels for example in examples}
     if looks_numeric and len(values) > 2:
         found = f"has the label {examples[0].labels[0]!r}, a number written as text, as all rows do"
-        advice = "they are taken for classes; set method.labels: number if sizes matter"
+        advice = "they are taken for classes unless method.labels is number"
         return [_warning(examples[0], "numbers-as-text", found, "numbers without quotes", advice)]
     return []
 
@@ -226,20 +244,6 @@ def _rare(examples: Sequence[Labelled]) -> list[Finding]:
     advice = "add rows, or join labels"
     accepted = f"{FEW_ROWS} rows or more of every label"
     return [_warning(first[rare[0]], "rare-label", found, accepted, advice)]
-
-
-def _too_many(examples: Sequence[Labelled]) -> list[Finding]:
-    distinct = len(_first_of_each(examples))
-    if distinct <= max(MOST_INTEGERS, MAX_CLASSES_SHARE * len(examples)):
-        return []
-    return [
-        Finding(
-            examples[0].place, "labels-are-no-classes", "label",
-            f"takes {distinct:,} values in {_rows(len(examples))}",
-            "labels that come again and again",
-            "name another field, or tune a search model on pairs of text and label",
-        )
-    ]  # fmt: skip
 
 
 def _first_of_each(examples: Iterable[Labelled]) -> dict[str, Labelled]:

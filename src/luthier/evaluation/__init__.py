@@ -1,7 +1,6 @@
 """Predictions become a verdict: scorers, statistics, comparison, decision. No torch."""
 
 from luthier.evaluation.baselines import (
-    BM25Predictor,
     label_baselines,
     label_prediction,
     normalized,
@@ -26,6 +25,7 @@ from luthier.evaluation.ranking import RANKING_SCORERS
 from luthier.evaluation.recording import from_json, to_json
 from luthier.evaluation.scorers import SCORERS, LossScorer, Scorer, TextScorer, build_scorers
 from luthier.evaluation.separation import ClassMap, draw_map
+from luthier.evaluation.slices import Slices, slices_of
 from luthier.evaluation.suggesting import Suggestion, suggest_for_texts, suggest_metrics
 from luthier.evaluation.suspects import Suspect, find_suspects
 from luthier.evaluation.values import (
@@ -37,6 +37,11 @@ from luthier.evaluation.values import (
     Predictor,
     SystemResult,
     Verdict,
+)
+from luthier.evaluation.word_baselines import (
+    BM25Predictor,
+    TfidfSearchPredictor,
+    TfidfSimilarityPredictor,
 )
 from luthier.evaluation.wording import (
     format_difference,
@@ -66,9 +71,12 @@ __all__ = [
     "Scorer",
     "Suggestion",
     "Suspect",
+    "Slices",
     "SystemFinished",
     "SystemResult",
     "SystemStarted",
+    "TfidfSearchPredictor",
+    "TfidfSimilarityPredictor",
     "TextScorer",
     "Verdict",
     "best_temperature",
@@ -94,6 +102,7 @@ __all__ = [
     "normalized",
     "number_scorers",
     "run_system",
+    "slices_of",
     "strongest_baseline",
     "suggest_for_texts",
     "suggest_metrics",

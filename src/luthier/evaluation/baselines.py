@@ -1,10 +1,10 @@
 """What simple methods answer on the same rows, before anything is trained: what tuning must beat.
 
 For labels the majority, TF-IDF with logistic regression, and on vectors of the untuned model the
-nearest neighbours, a linear probe, and the label whose name is nearest (zero-shot); for search BM25
-and the untuned vectors. All are scikit-learn's and bm25s' own, with the settings said here.
-Vectors come in as arrays; nothing here knows models. scikit-learn is imported where it is used: it
-takes a second, and most commands need none of it.
+nearest neighbours, a linear probe, and the label whose name is nearest (zero-shot). All are
+scikit-learn's own, with the settings said here. Vectors come in as arrays; nothing here knows
+models. scikit-learn is imported where it is used: it takes a second, and most commands need none of
+it.
 """
 
 import warnings
@@ -15,12 +15,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from luthier.data import Example, Labelled, LabelSet, Query, as_number
+from luthier.data import Example, Labelled, LabelSet, as_number
 from luthier.evaluation.values import Prediction
 from luthier.evaluation.wholes import Numbers
 
 NUM_NEIGHBOURS = 5
 MAX_ROUNDS = 1000
+STRENGTH = 10.0
+"""Inverse regularisation of linear models. scikit-learn's 1 holds TF-IDF back: of intents learnt
+from 5,000 rows 81.4 % were right, 85.7 % with 10, 85.6 % with 100."""
+MANY_LABELS = 200
+"""Labels above which linear models (a weight for each label and word) make way for neighbours."""
 Vectors = npt.NDArray[np.floating[Any]]
 Embed = Callable[[Sequence[str]], Numbers]
 """Texts -> vectors [n, D] of the untuned model."""
@@ -168,11 +173,15 @@ def label_baselines(train: Sequence[Labelled], label_set: LabelSet, embed: Embed
 
     mean = float(np.mean(targets)) if label_set.kind == "number" else 0.0
     found: list[Any] = [MajorityPredictor(label_set, mean, len(train))]
-    for name, features, estimator, known in (
-        ("TF-IDF, linear", of_words, _linear(label_set), words.fit_transform(texts)),
-        ("nearest neighbours", of_vectors, _neighbours(label_set, len(train)), vectors),
-        ("linear probe", of_vectors, _linear(label_set, strength=10.0), vectors),
-    ):
+    counted, neighbours = words.fit_transform(texts), _neighbours(label_set, len(train))
+    methods = [("nearest neighbours", of_vectors, neighbours, vectors)]
+    if label_set.num_labels <= MANY_LABELS:
+        methods.insert(0, ("TF-IDF, linear", of_words, _linear(label_set), counted))
+        methods.append(("linear probe", of_vectors, _linear(label_set), vectors))
+    else:
+        by_words = _neighbours(label_set, len(train))
+        methods.insert(0, ("TF-IDF, nearest neighbours", of_words, by_words, counted))
+    for name, features, estimator, known in methods:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             estimator.fit(known, targets)
@@ -194,14 +203,14 @@ def _targets(train: Sequence[Labelled], label_set: LabelSet) -> Numbers:
     return found
 
 
-def _linear(label_set: LabelSet, strength: float = 1.0) -> Any:
+def _linear(label_set: LabelSet) -> Any:
     """Logistic regression, one for each label of several, or ridge regression of numbers."""
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.multiclass import OneVsRestClassifier
 
     if label_set.kind == "number":
         return Ridge()
-    logistic = LogisticRegression(C=strength, max_iter=MAX_ROUNDS)
+    logistic = LogisticRegression(C=STRENGTH, max_iter=MAX_ROUNDS)
     return OneVsRestClassifier(logistic) if label_set.kind == "multi" else logistic
 
 
@@ -214,35 +223,3 @@ def _neighbours(label_set: LabelSet, num_rows: int) -> Any:
         return KNeighborsRegressor(count, weights="distance")
     neighbours = KNeighborsClassifier(count, weights="distance")
     return OneVsRestClassifier(neighbours) if label_set.kind == "multi" else neighbours
-
-
-class BM25Predictor:
-    """Finds texts of a collection by their words (bm25s, its defaults: Lucene's variant)."""
-
-    name = "BM25"
-
-    def __init__(self, texts: dict[str, str], depth: int = 100) -> None:
-        import bm25s
-
-        self._names, self._depth = tuple(texts), min(depth, len(texts))
-        self._tokenize = bm25s.tokenize
-        self._index = bm25s.BM25()
-        self._index.index(
-            self._tokenize(list(texts.values()), show_progress=False), show_progress=False
-        )
-
-    def predict(self, examples: Sequence[Example]) -> list[Prediction]:
-        """The best texts of each query by its words."""
-        asked = [e.text if isinstance(e, Query) else e.prompt[0].content for e in examples]
-        tokens = self._tokenize(asked, show_progress=False)
-        places, _ = self._index.retrieve(tokens, k=self._depth, show_progress=False)
-        return [
-            Prediction(
-                example.id,
-                self._names[int(row[0])],
-                True,
-                0,
-                ranking=tuple(self._names[int(i)] for i in row),
-            )
-            for example, row in zip(examples, places, strict=True)
-        ]

@@ -60,7 +60,8 @@ def calibrate(truth: Numbers, probabilities: Numbers, *, is_single: bool) -> Cal
 def best_temperature(logits: Numbers, labels: Sequence[int]) -> float:
     """The temperature by which logits [n, C] are divided so that the labels are likeliest.
 
-    1 where nothing can be learnt of it: too few rows, or all of them right with certainty.
+    Of n rows one more is supposed that says nothing: where all are right, the next need not be
+    (Platt 1999 smooths his targets for the same reason). 1 where there are fewer than two.
     """
     if len(labels) < 2:
         return 1.0
@@ -68,7 +69,7 @@ def best_temperature(logits: Numbers, labels: Sequence[int]) -> float:
 
     def loss(log_temperature: float) -> float:
         shares = log_softmax(logits / np.exp(log_temperature), axis=1)
-        return float(-shares[rows, list(labels)].mean())
+        return float(-shares[rows, list(labels)].mean() - shares.mean() / len(labels))
 
     found = minimize_scalar(loss, bounds=(-3, 3), method="bounded")
     return float(np.exp(found.x)) if found.fun < loss(0.0) else 1.0

@@ -1,70 +1,57 @@
-"""What a classifier does in detail: label by label, sure or unsure, slice by slice.
+"""What a classifier does in detail: label by label, and as sure as it is right or not.
 
-Everything is computed by scikit-learn from the predictions of one system on the held-out rows;
-shares get Wilson's interval, curves none. Goes into the report, never into the verdict.
+Values are scikit-learn's, from the predictions of one system on the held-out rows; shares get
+Wilson's interval, all else a percentile bootstrap over rows. Goes into the report, never into the
+verdict.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from luthier.data import Example, Labelled, LabelSet
+from luthier.data import Example, LabelSet
 from luthier.evaluation.calibration import Calibration, calibrate
 from luthier.evaluation.classes import label_rows
-from luthier.evaluation.statistics import Interval, wilson
-from luthier.evaluation.values import Prediction
-from luthier.evaluation.wholes import Numbers
+from luthier.evaluation.statistics import wilson
+from luthier.evaluation.values import Estimate, Prediction
+from luthier.evaluation.wholes import Numbers, percentiles, resampled
+from luthier.recipe import Evaluation
 
 MAX_CONFUSION = 60
 """Labels up to which a confusion matrix can be read."""
-MIN_SLICE = 5
-"""Rows of a slice below which it is not told apart."""
-MAX_SLICES = 20
-"""Values of a column above which it is no slice."""
+MAX_RANKED = 200
+"""Labels up to which each one's ranking is judged too: it is sorted for each of them."""
+RESAMPLES = 1000
+RESAMPLED_CELLS = 10**8
+"""Resamples times rows times labels, at most: many rows need few resamples."""
+UNKNOWN = Estimate(None, None, None, 0, "no rows")
 
 
 @dataclass(frozen=True, slots=True)
 class LabelDetail:
-    """One label on the held-out rows."""
+    """One label on the held-out rows; what rows cannot tell has no value."""
 
     label: str
     support: int
     """Rows that have it."""
-    precision: float | None
-    """None where it was never given."""
-    precision_interval: tuple[float | None, float | None]
-    recall: float | None
-    """None where no row has it."""
-    recall_interval: tuple[float | None, float | None]
-    f1: float
-    auroc: float | None
-    average_precision: float | None
+    precision: Estimate
+    recall: Estimate
+    f1: Estimate
+    auroc: Estimate
+    average_precision: Estimate
 
 
 @dataclass(frozen=True, slots=True)
-class Averages:
-    """Means over labels, and over all labels of all rows."""
+class Average:
+    """Over labels: the mean of each one's (macro), or all labels of all rows together (micro)."""
 
-    macro: tuple[float, float, float]
-    """Precision, recall, F1."""
-    micro: tuple[float, float, float]
-    auroc: float | None
-    average_precision: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class SliceDetail:
-    """Rows that have a value in a column."""
-
-    column: str
-    value: str
-    n: int
-    share: float
-    """Of rows with all labels right."""
-    low: float | None
-    high: float | None
+    name: str
+    precision: Estimate
+    recall: Estimate
+    f1: Estimate
+    auroc: Estimate
+    average_precision: Estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +60,11 @@ class ClassDetails:
 
     system: str
     labels: tuple[LabelDetail, ...]
-    averages: Averages
+    averages: tuple[Average, ...]
     confusion: tuple[tuple[int, ...], ...]
     """Rows with a label that were given one, in the order of `labels`; empty where it is too large
     to be read, or rows have several labels."""
     calibration: Calibration | None
-    slices: tuple[SliceDetail, ...]
 
 
 def class_details(
@@ -86,25 +72,24 @@ def class_details(
     predictions: Sequence[Prediction],
     examples: Sequence[Example],
     label_set: LabelSet,
-    confidence: float,
+    evaluation: Evaluation,
+    *,
+    seed: int,
 ) -> ClassDetails:
     """The details of one system's predictions."""
     names = label_set.names
     rows = label_rows(names, predictions, examples)
-    truth, given = (side[:, :-1].astype(int) for side in (rows.truth, rows.given))
+    truth, given = (side[:, :-1] for side in (rows.truth, rows.given))
     scores = _probabilities(predictions, len(names))
-    labels = tuple(
-        _label(name, truth[:, i], given[:, i], None if scores is None else scores[:, i], confidence)
-        for i, name in enumerate(names)
-    )
     is_single = label_set.kind == "single"
+    judged = _Judged(truth, given, scores, evaluation, _weights(len(truth), len(names), seed))
+    labels = tuple(judged.label(i, name) for i, name in enumerate(names))
     return ClassDetails(
         system=system,
         labels=labels,
-        averages=_averages(truth, given, labels),
+        averages=judged.averages(),
         confusion=_confusion(rows.truth, rows.given) if is_single else (),
         calibration=None if scores is None else calibrate(truth, scores, is_single=is_single),
-        slices=slice_details(predictions, examples, confidence),
     )
 
 
@@ -114,58 +99,111 @@ def _probabilities(predictions: Sequence[Prediction], num_labels: int) -> Number
     return np.array([prediction.probabilities for prediction in predictions], dtype=np.float64)
 
 
-def _label(
-    name: str, truth: Numbers, given: Numbers, scores: Numbers | None, confidence: float
-) -> LabelDetail:
-    from sklearn.metrics import (
-        average_precision_score,
-        precision_recall_fscore_support,
-        roc_auc_score,
+def _weights(num_rows: int, num_labels: int, seed: int) -> Numbers:
+    """How often each row counts [1 + R, n]: once, then as often as it is drawn."""
+    count = RESAMPLED_CELLS // max(1, num_rows * min(num_labels, MAX_RANKED))
+    count = max(100, min(RESAMPLES, count))
+    rng = np.random.default_rng(seed)
+    drawn = np.concatenate([*resampled(num_rows, count, rng)])
+    return np.vstack((np.ones((1, num_rows)), drawn))
+
+
+class _Judged:
+    """Labels of rows [n, C] judged under weightings of the rows, the first of them all ones."""
+
+    def __init__(
+        self,
+        truth: Numbers,
+        given: Numbers,
+        scores: Numbers | None,
+        evaluation: Evaluation,
+        weights: Numbers,
+    ) -> None:
+        self.truth, self.evaluation = truth, evaluation
+        self.right, self.given, self.support = (
+            weights @ side for side in (truth * given, given, truth)
+        )  # [1 + R, C] each
+        self.precision = _share(self.right, self.given)
+        self.recall = _share(self.right, self.support)
+        self.f1 = _share(2 * self.right, self.given + self.support)
+        self.auroc, self.average_precision = np.full((2, *self.right.shape), np.nan)
+        if scores is not None and truth.shape[1] <= MAX_RANKED:
+            for i in range(truth.shape[1]):
+                self.auroc[:, i], self.average_precision[:, i] = ranking_figures(
+                    truth[:, i], scores[:, i], weights
+                )
+
+    def label(self, i: int, name: str) -> LabelDetail:
+        """One label."""
+        right, given, support = (int(x[0, i]) for x in (self.right, self.given, self.support))
+        return LabelDetail(
+            label=name,
+            support=support,
+            precision=self._rate(right, given),
+            recall=self._rate(right, support),
+            f1=self._estimate(self.f1[:, i]),
+            auroc=self._estimate(self.auroc[:, i]),
+            average_precision=self._estimate(self.average_precision[:, i]),
+        )
+
+    def averages(self) -> tuple[Average, ...]:
+        """Macro over labels that rows have or were given, and micro."""
+        used = np.flatnonzero((self.given[0] > 0) | (self.support[0] > 0))
+        # As scikit-learn has it: what is never given has a precision of 0 in the mean.
+        shares = [np.nan_to_num(x[:, used]) for x in (self.precision, self.recall, self.f1)]
+        ranked = np.flatnonzero(np.isfinite(self.auroc[0]))
+        rankings = [x[:, ranked] for x in (self.auroc, self.average_precision)]
+        macro = [_mean(values) for values in (*shares, *rankings)]
+        right, given, support = (x.sum(1) for x in (self.right, self.given, self.support))
+        micro = (_share(right, given), _share(right, support), _share(2 * right, given + support))
+        return (
+            Average("macro", *(self._estimate(values) for values in macro)),
+            # Rankings of different labels do not mix.
+            Average("micro", *(self._estimate(values) for values in micro), *[UNKNOWN] * 2),
+        )
+
+    def _rate(self, passed: int, n: int) -> Estimate:
+        if not n:
+            return UNKNOWN
+        limits = wilson(passed, n, self.evaluation.confidence)
+        return Estimate(passed / n, limits.low, limits.high, n, limits.method)
+
+    def _estimate(self, values: Numbers) -> Estimate:
+        """Of a figure [1 + R]: as it is, and under each resampling."""
+        if not np.isfinite(values[0]):
+            return UNKNOWN
+        low, high = percentiles(values[1:], self.evaluation.confidence)
+        return Estimate(float(values[0]), low, high, len(self.truth), "percentile bootstrap")
+
+
+def _share(part: Numbers, whole: Numbers) -> Numbers:
+    """part / whole, NaN of nothing."""
+    return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)
+
+
+def _mean(values: Numbers) -> Numbers:
+    """Mean [1 + R] over the labels of [1 + R, C] that have a number."""
+    return _share(np.nansum(values, 1), np.isfinite(values).sum(1).astype(np.float64))
+
+
+def ranking_figures(truth: Numbers, scores: Numbers, weights: Numbers) -> tuple[Numbers, Numbers]:
+    """Area under the ROC curve and average precision [R], for each of R weightings [R, n] of rows.
+
+    scikit-learn's `roc_auc_score` and `average_precision_score` with sample weights, for all
+    weightings at once; equal scores count as one step. NaN where rows are all of one kind.
+    """
+    order = np.argsort(-scores, kind="stable")
+    is_step_end = np.append(np.diff(scores[order]) != 0, True)
+    found = weights[:, order]
+    hits = (found * truth[order]).cumsum(1)[:, is_step_end]
+    misses = (found * (1 - truth[order])).cumsum(1)[:, is_step_end]
+    num_hits, num_misses = hits[:, -1], misses[:, -1]
+    gained, lost = (np.diff(x, axis=1, prepend=0) for x in (hits, misses))
+    area = (lost * (hits - gained / 2)).sum(1)
+    precision = np.nan_to_num(_share(hits, hits + misses))
+    return _share(area, num_hits * num_misses), np.where(
+        num_misses > 0, _share((gained * precision).sum(1), num_hits), np.nan
     )
-
-    right, num_given, support = (int(x) for x in ((truth * given).sum(), given.sum(), truth.sum()))
-    _, _, f1, _ = precision_recall_fscore_support(truth, given, average="binary", zero_division=0)
-    both_sides = 0 < support < len(truth)
-    rankable = scores is not None and both_sides
-    return LabelDetail(
-        label=name,
-        support=support,
-        precision=right / num_given if num_given else None,
-        precision_interval=_limits(wilson(right, num_given, confidence)),
-        recall=right / support if support else None,
-        recall_interval=_limits(wilson(right, support, confidence)),
-        f1=float(f1),
-        auroc=float(roc_auc_score(truth, scores)) if rankable else None,
-        average_precision=float(average_precision_score(truth, scores)) if rankable else None,
-    )
-
-
-def _limits(interval: Interval) -> tuple[float | None, float | None]:
-    return interval.low, interval.high
-
-
-def _averages(truth: Numbers, given: Numbers, labels: Sequence[LabelDetail]) -> Averages:
-    from sklearn.metrics import precision_recall_fscore_support
-
-    used = np.flatnonzero(truth.any(0) | given.any(0))
-    macro, micro = (
-        precision_recall_fscore_support(
-            truth, given, labels=used, average=average, zero_division=0
-        )[:3]
-        for average in ("macro", "micro")
-    )
-    ranked = [label for label in labels if label.auroc is not None]
-    return Averages(
-        macro=(float(macro[0]), float(macro[1]), float(macro[2])),
-        micro=(float(micro[0]), float(micro[1]), float(micro[2])),
-        auroc=_mean([label.auroc for label in ranked]),
-        average_precision=_mean([label.average_precision for label in ranked]),
-    )
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
 
 
 def _confusion(truth: Numbers, given: Numbers) -> tuple[tuple[int, ...], ...]:
@@ -177,29 +215,3 @@ def _confusion(truth: Numbers, given: Numbers) -> tuple[tuple[int, ...], ...]:
         return ()
     found = confusion_matrix(truth.argmax(1), given.argmax(1), labels=range(num_labels + 1))
     return tuple(tuple(int(x) for x in row[:num_labels]) for row in found[:num_labels])
-
-
-def slice_details(
-    predictions: Sequence[Prediction], examples: Sequence[Example], confidence: float
-) -> tuple[SliceDetail, ...]:
-    """The share of rows with all labels right, for each value of each column that parts rows."""
-    right = [
-        isinstance(example, Labelled) and set(prediction.labels) == set(example.labels)
-        for prediction, example in zip(predictions, examples, strict=True)
-    ]
-    found = []
-    for column in sorted({name for example in examples for name in example.slices}):
-        values = Counter(x.slices[column] for x in examples if column in x.slices)
-        if not 2 <= len(values) <= MAX_SLICES:
-            continue
-        for value, n in sorted(values.items()):
-            if n < MIN_SLICE:
-                continue
-            passed = sum(
-                is_right
-                for is_right, example in zip(right, examples, strict=True)
-                if example.slices.get(column) == value
-            )
-            limits = wilson(passed, n, confidence)
-            found.append(SliceDetail(column, value, n, passed / n, limits.low, limits.high))
-    return tuple(found)

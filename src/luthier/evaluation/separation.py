@@ -8,6 +8,7 @@ figures are of the whole vectors, not of the plane.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 
 import numpy as np
@@ -22,6 +23,8 @@ from luthier.recipe import Evaluation
 Classes = npt.NDArray[np.int64]
 MAX_POINTS = 2000
 NUM_NEIGHBOURS = 5
+FEW_LABELS = 10
+"""Labels up to which the two widest axes (PCA) are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ def draw_map(
     chosen = np.sort(np.random.default_rng(seed).permutation(len(ids))[:MAX_POINTS])
     kept_ids, kept = [ids[i] for i in chosen], [labels[i] for i in chosen]
     before, after = (normalized(v[chosen]).astype(np.float64, copy=False) for v in vectors)
-    method, project = _projection(seed)
+    method, project = _projection(len(set(kept)), seed)
     return ClassMap(
         method,
         _points(kept_ids, kept, project(before)),
@@ -87,11 +90,15 @@ def draw_map(
     )
 
 
-def _projection(seed: int) -> tuple[str, Callable[[Numbers], Numbers]]:
-    if find_spec("umap") is None:
+def _projection(num_labels: int, seed: int) -> tuple[str, Callable[[Numbers], Numbers]]:
+    """UMAP where it is installed; else PCA, or t-SNE for more labels than two axes can part."""
+    if find_spec("umap") is None and num_labels <= FEW_LABELS:
         from sklearn.decomposition import PCA
 
         return "PCA", lambda vectors: PCA(2, random_state=seed).fit_transform(vectors)
+
+    if find_spec("umap") is None:
+        return "t-SNE", partial(_neighbourhoods, seed=seed)
 
     def project(vectors: Numbers) -> Numbers:
         import umap
@@ -102,6 +109,15 @@ def _projection(seed: int) -> tuple[str, Callable[[Numbers], Numbers]]:
         return found
 
     return "UMAP", project
+
+
+def _neighbourhoods(vectors: Numbers, seed: int) -> Numbers:
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30.0, (len(vectors) - 1) / 3)
+    plane = TSNE(2, perplexity=perplexity, metric="cosine", random_state=seed)
+    found: Numbers = plane.fit_transform(vectors)
+    return found
 
 
 def _points(ids: Sequence[str], labels: Sequence[str], plane: Numbers) -> tuple[Point, ...]:

@@ -1,7 +1,10 @@
 """Rows whose given label is doubtful: a classifier that did not see them disputes it.
 
 Confident learning (Northcutt et al. 2021), by cleanlab, over cross-validated probabilities of a
-linear probe on vectors. What is found is listed, never changed.
+linear probe on vectors. Vectors of the tuned model find few wrong rows that are right: of 5,000
+intents with 149 labels exchanged at random, 79 were found and all of them exchanged, while those of
+the untuned model gave 345, a third of them exchanged. A model that has learnt its rows by heart, as
+without validation rows it may, finds nothing. What is found is listed, never changed.
 """
 
 from collections.abc import Sequence
@@ -10,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from luthier.data import Labelled, LabelSet
-from luthier.evaluation.baselines import MAX_ROUNDS, normalized
+from luthier.evaluation.baselines import MANY_LABELS, MAX_ROUNDS, STRENGTH, normalized
 from luthier.evaluation.wholes import Numbers
 
 NUM_FOLDS = 5
@@ -37,7 +40,8 @@ def find_suspects(
 ) -> tuple[Suspect, ...]:
     """Doubtful rows, the most doubtful first; vectors [n, D] of the training rows.
 
-    Nothing is found where rows have several labels, or labels have too few rows.
+    Nothing is found where rows have several labels, labels have too few rows, or there are more
+    labels than a linear model can part in reasonable time.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -47,13 +51,13 @@ def find_suspects(
     counts = dict(zip(label_set.names, label_set.counts, strict=True))
     usable = [i for i, example in enumerate(train) if counts[example.labels[0]] >= MIN_ROWS]
     names = sorted({train[i].labels[0] for i in usable})
-    if len(names) < 2:
+    if not 2 <= len(names) <= MANY_LABELS:
         return ()
     place = {name: number for number, name in enumerate(names)}
     given = np.array([place[train[i].labels[0]] for i in usable])
     folds = min(NUM_FOLDS, int(np.bincount(given).min()))
     shares = cross_val_predict(
-        LogisticRegression(C=10.0, max_iter=MAX_ROUNDS),
+        LogisticRegression(C=STRENGTH, max_iter=MAX_ROUNDS),
         normalized(vectors[usable]),
         given,
         cv=StratifiedKFold(folds, shuffle=True, random_state=seed),

@@ -61,9 +61,9 @@ def estimate_whole(
     rng = np.random.default_rng(seed)
     drawn = [
         scorer.values(evidence, weights)
-        for weights in _resampled(len(evidence), evaluation.resamples, rng)
+        for weights in resampled(len(evidence), evaluation.resamples, rng)
     ]
-    low, high = _percentiles(np.concatenate(drawn), evaluation.confidence)
+    low, high = percentiles(np.concatenate(drawn), evaluation.confidence)
     return Estimate(value, low, high, len(evidence), "percentile bootstrap")
 
 
@@ -87,10 +87,10 @@ def compare_whole(
     drawn = np.concatenate(
         [
             scorer.values(after, weights) - scorer.values(before, weights)
-            for weights in _resampled(n, resamples, rng)
+            for weights in resampled(n, resamples, rng)
         ]
     )
-    low, high = _percentiles(drawn, evaluation.confidence)
+    low, high = percentiles(drawn, evaluation.confidence)
     spread = float(np.nanstd(drawn, ddof=1))
     quantile = float(stats.norm.ppf((1 + evaluation.confidence) / 2) + stats.norm.ppf(POWER))
     return Comparison(
@@ -125,7 +125,7 @@ def _chunks(n: int, count: int) -> list[int]:
     return [min(size, count - start) for start in range(0, count, size)]
 
 
-def _resampled(n: int, count: int, rng: np.random.Generator) -> Any:
+def resampled(n: int, count: int, rng: np.random.Generator) -> Any:
     """How often each row is drawn, [R, n] a chunk."""
     for size in _chunks(n, count):
         drawn = rng.integers(0, n, (size, n)) + n * np.arange(size)[:, None]
@@ -152,7 +152,7 @@ def _swap_test(
     return (as_large + 1) / (count + 1)
 
 
-def _percentiles(values: Numbers, confidence: float) -> tuple[float | None, float | None]:
+def percentiles(values: Numbers, confidence: float) -> tuple[float | None, float | None]:
     known = values[np.isfinite(values)]
     if not len(known):
         return None, None

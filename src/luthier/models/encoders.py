@@ -9,7 +9,7 @@ folder, and for a classifier a head: the architecture's own, or a linear layer o
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -126,21 +126,17 @@ def load_encoder(
     transformers_logging.disable_progress_bar()
     with reading_model(folder), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        settings = {"dtype": dtype, "attn_implementation": "eager", "use_safetensors": True,
-                    "local_files_only": True}  # fmt: skip
         whole = None
         if answers and head == "own":
+            config = AutoConfig.from_pretrained(folder, local_files_only=True)
             config.num_labels = answers
-            whole = AutoModelForSequenceClassification.from_pretrained(
-                folder, config=config, ignore_mismatched_sizes=True, **settings
-            )
-        body = whole.base_model if whole else AutoModel.from_pretrained(folder, **settings)
-    for module in (whole or body,):
-        module.requires_grad_(False)
-        module.eval()
-        silence_dropout(module)
-        module.to(device)
+            whole = _read(AutoModelForSequenceClassification, folder, dtype, config=config)
+        body = cast(PreTrainedModel, whole.base_model) if whole else _read(AutoModel, folder, dtype)
+    everything: nn.Module = whole or body
+    everything.requires_grad_(False)
+    everything.eval()
+    silence_dropout(everything)
+    everything.to(device)
     is_causal = _is_causal(body)
     pooling = read_pooling(folder, is_causal=is_causal)
     dense = read_dense(folder, pooling).to(device).requires_grad_(False)
@@ -151,6 +147,34 @@ def load_encoder(
         encoder.network.head = _linear_head(folder, encoder.width, answers, seed).to(device)
     _settle(encoder, folder)
     return encoder
+
+
+def _read(kind: Any, folder: Path, dtype: torch.dtype, **settings: Any) -> PreTrainedModel:
+    """A model with the folder's weights; its head, and what only its head reads, may be new."""
+    said = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # it would list the head's weights as missing
+    try:
+        model, found = kind.from_pretrained(
+            folder, dtype=dtype, attn_implementation="eager", use_safetensors=True,
+            local_files_only=True, ignore_mismatched_sizes="config" in settings,
+            output_loading_info=True, **settings,
+        )  # fmt: skip
+    finally:
+        transformers_logging.set_verbosity(said)
+    prefix = f"{model.base_model_prefix}." if model.base_model is not model else ""
+    missing = sorted(
+        name for name in found["missing_keys"]
+        if name.startswith(prefix) and not name.removeprefix(prefix).startswith("pooler.")
+    )  # fmt: skip
+    if missing:
+        raise ModelError(
+            f"lacks weights of its body: {', '.join(missing[:3])}"
+            + (f" and {len(missing) - 3} more" if len(missing) > 3 else ""),
+            where=str(folder),
+            accepted=f"all weights of a {model.config.model_type} model",
+            advice="fetch the model again",
+        )
+    return cast(PreTrainedModel, model)
 
 
 def encoder_outline(folder: Path) -> PreTrainedModel:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from luthier.errors import ModelError
+from luthier.models.sources.folders import module_folders
 
 Mode = Literal["mean", "cls", "lasttoken", "max"]
 MODES: tuple[Mode, ...] = ("mean", "cls", "lasttoken", "max")
@@ -42,6 +43,7 @@ def read_pooling(folder: Path, *, is_causal: bool = False) -> Pooling:
     modules = read_json(folder / "modules.json")
     if modules is None:
         return Pooling("lasttoken" if is_causal else "mean")
+    module_folders(folder)  # none of them lies outside
     found = Pooling(is_sentence_folder=True)
     for module in modules[1:]:
         kind, path = str(module["type"]).rsplit(".", 1)[-1], str(module["path"])

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from luthier.data import Example, Labelled, LabelSet, Split, label_kind, read_label_set
 from luthier.evaluation import suggest_for_texts, suggest_metrics
 from luthier.models import Pooling, read_pooling
-from luthier.recipe import SFT, Classify, Embed, Recipe
+from luthier.recipe import SFT, Classify, Embed, Recipe, settled
 from luthier.tokens import (
     EncodedExample,
     EncodedSplit,
@@ -20,6 +20,8 @@ from luthier.tokens import (
 )
 
 AnySplit = EncodedSplit | TextSplit
+LONGEST = 512
+"""Tokens of a text to be searched that are read, where the model could read more."""
 
 
 class Encoding(Protocol):
@@ -130,6 +132,17 @@ class ReadEncoding:
             "label_counts": labels.counts if labels is not None else (),
             "has_vectors": self.pooling.is_sentence_folder,
         }
+
+
+def text_limit(recipe: Recipe, limit: int | None) -> int:
+    """Tokens of a text that are read, of a model that reads `limit` of them.
+
+    A classifier answers from as much as it learnt from; texts to be searched are read whole.
+    """
+    learnt = settled(recipe.training.max_length)
+    if isinstance(recipe.method, Classify):
+        return learnt
+    return max(learnt, min(limit or learnt, LONGEST))
 
 
 def label_set_of(examples: Sequence[Example], recipe: Recipe) -> LabelSet | None:

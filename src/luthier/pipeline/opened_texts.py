@@ -12,7 +12,7 @@ from luthier.errors import ConfigError, DataError
 from luthier.evaluation import Prediction
 from luthier.models import choose_device, load_encoder, precision
 from luthier.pipeline.asking import Answering, Numbers, Reader, stream
-from luthier.pipeline.encoding import ReadEncoding
+from luthier.pipeline.encoding import ReadEncoding, text_limit
 from luthier.pipeline.recorded import resolved_recipe
 from luthier.recipe import TEXT_METHODS, Classify, Recipe, settled
 from luthier.runs import Run
@@ -83,7 +83,7 @@ def open_reader(run: Run) -> TunedReader:
         answers=answering.num_outputs if answering else 0,
         head="own" if is_own else "pooled",
     )
-    limit = encoding.limit or settled(recipe.training.max_length)
+    limit = text_limit(recipe, encoding.limit)
     budget = settled(recipe.training.micro_batch_tokens)
     reader = Reader(model, encoding.tokenizer, limit, budget, encoding.prompts)
     return TunedReader(run, recipe, reader, answering)

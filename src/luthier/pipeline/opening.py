@@ -115,7 +115,18 @@ def _load_tuned(recipe: Recipe, source: ModelFolder, adapter: Path) -> LanguageM
 def evaluate_run(
     run: Run, rows: Path, observe: Callable[[Event], None] = lambda event: None
 ) -> EvaluationResult:
-    """Judge a finished run against its prompt on other rows; the result is kept in its folder."""
+    """Judge a finished run against its prompt on other rows; the result is kept in its folder.
+
+    Raises ConfigError for rows that the run learnt from.
+    """
+    data = resolved_recipe(run).data
+    if rows.resolve() in {file.resolve() for file in (data.train, data.validation) if file}:
+        raise ConfigError(
+            "holds rows that the run learnt from",
+            where=str(rows),
+            accepted="a file of rows it has not seen",
+            advice="how it does on the rows it held out is in its report",
+        )
     result, files = (_judge_reader if reads_texts(run) else _judge_writer)(run, rows, observe)
     sha256 = files[str(rows)]
     summary = {

@@ -63,6 +63,8 @@ KINDS = {
 }
 WIDTHS = ("hidden_size", "n_embd", "dim")
 """Names of a model's width in config.json."""
+DEPTHS = ("num_hidden_layers", "n_layer", "n_layers")
+"""Names of its number of blocks."""
 NO_LIMIT = 10**9
 """Length limit while the recipe's own is not decided yet."""
 
@@ -243,9 +245,8 @@ def _facts(
         train_tokens=train.ledger.num_tokens,
         validation_tokens=validation.ledger.num_tokens,
         longest_row=max(train.ledger.longest, validation.ledger.longest),
-        hidden_size=int(
-            config.get("hidden_size") or config.get("n_embd") or config.get("dim") or 1
-        ),
+        hidden_size=int(next((config[name] for name in WIDTHS if config.get(name)), 1)),
+        num_layers=int(next((config[name] for name in DEPTHS if config.get(name)), 0)),
         model_type=str(config.get("model_type", "")),
         has_cuda=devices.has_cuda,
         has_bfloat16=devices.has_bfloat16,

@@ -37,6 +37,7 @@ from luthier.training import (
     Surroundings,
     fit_head,
     measure,
+    start_from_probe,
     train,
     with_hard_negatives,
 )
@@ -72,9 +73,16 @@ def learn_to_read(
     is_two_stage = isinstance(recipe.method, Classify) and recipe.method.stages == "two"
     if is_two_stage and model.network.head is not None:
         model.network.head.requires_grad_(False)  # solved afterwards
+    elif answering is not None and answering.kind != "number":
+        is_multi, seed = answering.kind == "multi", recipe.training.seed
+        start_from_probe(
+            model, learnt, circumstances.ranks, is_multi=is_multi, budget=budget, seed=seed
+        )
     objective = _objective(prepared, model, learnt)
 
     def check() -> Measured:
+        if isinstance(objective, ClassObjective) and answering and answering.kind == "single":
+            return _measure_calibrated(model, objective, held_out, budget)
         return measure(model, objective, held_out, budget, circumstances.ranks)
 
     surroundings = Surroundings(
@@ -85,7 +93,7 @@ def learn_to_read(
         is_interrupted=circumstances.is_interrupted,
         memory=peak_memory,
         ranks=circumstances.ranks,
-        profiler=None,
+        profiler=circumstances.profiler,
         resumed=circumstances.resumed,
     )
     classes = _classes(prepared, learnt, is_two_stage)
@@ -95,6 +103,22 @@ def learn_to_read(
     if is_two_stage:
         fit_head(model, learnt, is_multi=answering.kind == "multi", budget=budget)
     return outcome, _settled_answering(model, prepared, answering, held_out)
+
+
+def _measure_calibrated(
+    model: Encoder, objective: ClassObjective, held_out: Sequence[EncodedTexts], budget: int
+) -> Measured:
+    """Loss at the temperature that suits these rows best, which the saved model will have.
+
+    A classifier grows too sure long before its answers grow worse; without this, the step kept as
+    the best would be too early a one.
+    """
+    logits = logits_of(model, [example.texts[0] for example in held_out], budget)
+    labels = [example.classes[0] for example in held_out]
+    temperature = best_temperature(logits.numpy().astype(np.float64), labels)
+    losses = objective.judge(logits / temperature, held_out)
+    watched = {name: value / len(held_out) for name, value in losses.watched.items()}
+    return Measured(losses.total.item() / objective.count(held_out), watched)
 
 
 def _encoded(split: Any) -> Sequence[EncodedTexts]:

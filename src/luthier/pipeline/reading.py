@@ -1,6 +1,6 @@
 """The work of methods whose models read whole texts: classifiers and embeddings."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +16,13 @@ from luthier.evaluation import (
     Kind,
     Predictor,
     SystemResult,
+    TfidfSearchPredictor,
+    TfidfSimilarityPredictor,
     class_details,
     draw_map,
     find_suspects,
     label_baselines,
+    slices_of,
     strongest_baseline,
 )
 from luthier.models import Encoder, choose_device, load_encoder, precision, save_encoder
@@ -32,7 +35,7 @@ from luthier.pipeline.asking import (
     Reader,
     SimilarityPredictor,
 )
-from luthier.pipeline.encoding import ReadEncoding
+from luthier.pipeline.encoding import ReadEncoding, text_limit
 from luthier.pipeline.judging import scorers_of
 from luthier.pipeline.learning import Circumstances
 from luthier.pipeline.preparing import Prepared
@@ -85,11 +88,10 @@ class ReadingWork:
         """The model as it is asked."""
         encoding = self.prepared.encoding
         assert isinstance(encoding, ReadEncoding), "texts are read"
-        limit = settled(self._recipe.training.max_length)
         return Reader(
             model,
             encoding.tokenizer,
-            max(limit, min(encoding.limit or limit, 512)),
+            text_limit(self._recipe, encoding.limit),
             settled(self._recipe.training.micro_batch_tokens),
             encoding.prompts,
         )
@@ -100,27 +102,28 @@ class ReadingWork:
         if self.prepared.collection is not None:
             texts = self.prepared.collection.texts
             yield BM25Predictor(texts), "baseline"
+            yield TfidfSearchPredictor(texts), "baseline"
             observe = desk.answered(UNTUNED)
             yield RankingPredictor(UNTUNED, reader, texts, observe=observe), "baseline"
         elif labels is None:
+            train_pairs = [e for e in self.prepared.train.examples if isinstance(e, Pair)]
+            yield TfidfSimilarityPredictor(train_pairs), "baseline"
             yield SimilarityPredictor(UNTUNED, reader, desk.answered(UNTUNED)), "baseline"
         else:
             train = [e for e in self.prepared.train.examples if isinstance(e, Labelled)]
-            self._keep_vectors(reader, desk.run)
-            remembered = _Remembered(reader)
+            self._keep_vectors(reader, desk)
+            remembered = _Remembered(reader, desk.answered(UNTUNED))
             for predictor in label_baselines(train, labels, remembered.embed):
                 yield predictor, "baseline"
 
-    def _keep_vectors(self, reader: Reader, run: Run) -> None:
+    def _keep_vectors(self, reader: Reader, desk: Desk) -> None:
         """Vectors of the held-out rows before tuning, for the map; kept for a resumed run."""
-        place = run.path("evaluation", VECTORS)
+        place = desk.run.path("evaluation", VECTORS)
         if not place.is_file():
             place.parent.mkdir(parents=True, exist_ok=True)
+            found = _vectors(reader, self.prepared.test, desk.answered(UNTUNED))
             with place.open("wb") as file:
-                npy.write_array(file, self._test_vectors(reader))
-
-    def _test_vectors(self, reader: Reader) -> Numbers:
-        return reader.vectors(["\n".join(_texts(e)) for e in self.prepared.test])
+                npy.write_array(file, found)
 
     def learn(self, model: Encoder, circumstances: Circumstances) -> tuple[Outcome, Encoder]:
         """Train as the recipe says."""
@@ -150,7 +153,7 @@ class ReadingWork:
         model.pooling = replace(
             model.pooling,
             prompts={**model.pooling.prompts, **prompts},
-            max_length=model.pooling.max_length or settled(self._recipe.training.max_length),
+            max_length=text_limit(self._recipe, model.pooling.max_length),
         )
 
         def write(folder: Path) -> None:
@@ -165,36 +168,39 @@ class ReadingWork:
     def details(
         self, model: Encoder, systems: list[SystemResult], desk: Desk
     ) -> TextDetails | None:
-        """Labels one by one, the map before and after, and rows whose labels are doubtful."""
+        """Slices, labels one by one, the map before and after, and rows with doubtful labels."""
         labels, evaluation = self.prepared.labels, self._recipe.evaluation
-        if labels is None or labels.kind == "number":
-            return None
-        tested = self.prepared.test
+        tested, seed = self.prepared.test, self._recipe.training.seed
         chosen = [systems[-1], *_strongest(systems, self.scorers)]
+        # Whether a row is right is told slice by slice where there is a right, else the primary.
+        told = next((s for s in self.scorers if s.metric.kind == "pass_fail"), self.scorers[0])
+        slices = tuple(slices_of(s, told, tested, evaluation, seed=seed) for s in chosen)
+        if labels is None or labels.kind == "number":
+            return TextDetails(slices=slices)
         found = tuple(
-            class_details(s.name, s.predictions, tested, labels, evaluation.confidence)
+            class_details(s.name, s.predictions, tested, labels, evaluation, seed=seed)
             for s in chosen
         )
         before = np.load(desk.run.path("evaluation", VECTORS), allow_pickle=False)
-        reader, seed = self.reader(model), self._recipe.training.seed
+        reader = self.reader(model)
         class_map = None
         if labels.kind == "single":
             class_map = draw_map(
                 [e.id for e in tested],
                 [e.labels[0] for e in tested if isinstance(e, Labelled)],
-                (before, self._test_vectors(reader).astype(np.float64)),
+                (before, _vectors(reader, tested, desk.answered(TUNED)).astype(np.float64)),
                 frozenset(labels.names),
                 evaluation,
                 seed=seed,
             )
-        return TextDetails(found, class_map, self._suspects(reader))
+        return TextDetails(slices, found, class_map, self._suspects(reader, desk))
 
-    def _suspects(self, reader: Reader) -> Any:
+    def _suspects(self, reader: Reader, desk: Desk) -> Any:
         train = [e for e in self.prepared.train.examples if isinstance(e, Labelled)]
         labels = self.prepared.labels
         if labels is None or len(train) > MAX_SUSPECT_ROWS:
             return ()
-        vectors = reader.vectors(["\n".join(example.texts) for example in train])
+        vectors = _vectors(reader, train, desk.answered(TUNED))
         return find_suspects(
             train, vectors.astype(np.float64), labels, seed=self._recipe.training.seed
         )
@@ -204,6 +210,14 @@ def _texts(example: Example) -> Sequence[str]:
     if isinstance(example, Labelled | Pair):
         return example.texts
     return (example.text,) if isinstance(example, Text) else (example.prompt[0].content,)
+
+
+def _vectors(
+    reader: Reader, examples: Sequence[Example], observe: Callable[[int, int], None]
+) -> Numbers:
+    """Vectors [n, D] of examples, each's texts read as one."""
+    texts = ["\n".join(_texts(example)) for example in examples]
+    return reader.vectors(texts, observe=lambda done: observe(done, len(texts)))
 
 
 def _strongest(systems: Sequence[SystemResult], scorers: Sequence[AnyScorer]) -> list[SystemResult]:
@@ -216,10 +230,13 @@ class _Remembered:
     """Vectors of texts, computed once: several baselines ask for the same ones."""
 
     reader: Reader
+    observe: Callable[[int, int], None]
     known: dict[tuple[str, ...], Numbers] = field(default_factory=dict)
 
     def embed(self, texts: Sequence[str]) -> Any:
         key = tuple(texts)
         if key not in self.known:
-            self.known[key] = self.reader.vectors(texts)
+            self.known[key] = self.reader.vectors(
+                texts, observe=lambda done: self.observe(done, len(texts))
+            )
         return self.known[key].astype(np.float64)

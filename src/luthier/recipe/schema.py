@@ -327,7 +327,7 @@ class Training(Section):
     """Gradients are scaled down to this norm when they exceed it."""
     evaluate_every: Count = "auto"
     """Steps between two measurements of the validation loss."""
-    patience: int = Field(default=3, ge=1)
+    patience: Count = "auto"
     """Stop after this many validation losses without a better one."""
     checkpoint_every: Count = "auto"
     """Steps between two checkpoints."""

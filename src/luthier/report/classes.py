@@ -1,4 +1,4 @@
-"""The page's part for classifiers: labels one by one, mix-ups, slices, the map, doubtful rows.
+"""The page's part for classifiers: labels one by one, mix-ups, the map, doubtful rows.
 
 `TextDetails` go in, words and pictures come out; shares are shown as evaluation measured them.
 """
@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from luthier.evaluation.details import ClassDetails, LabelDetail, SliceDetail
+from luthier.evaluation.details import Average, ClassDetails, LabelDetail
 from luthier.evaluation.separation import Separation
 from luthier.evaluation.suspects import Suspect
 from luthier.evaluation.values import Estimate
 from luthier.report.numbers import (
-    MISSING,
     Unit,
     count,
     metric_interval,
@@ -28,6 +27,14 @@ MAX_MIX_UPS = 12
 MAX_CELLS = 24
 """Labels up to which the whole matrix is shown; beyond, the most frequent mix-ups."""
 SHADES = 9
+COLUMNS: dict[str, tuple[str, Unit]] = {
+    "Precision": ("precision", "share"),
+    "Recall": ("recall", "share"),
+    "F1": ("f1", "share"),
+    "AUROC": ("auroc", "plain"),
+    "Average precision": ("average_precision", "plain"),
+}
+"""Heading -> field and unit of what is shown of a label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +47,14 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class LabelLine:
-    """One label: of the tuned model, and its F1 before."""
+    """One label, or an average over them: of the tuned model, and its F1 before."""
 
     label: str
     support: str
-    precision: Share
-    recall: Share
-    f1: str
+    figures: tuple[Share, ...]
+    """Those of `COLUMNS`."""
     f1_before: str
-    auroc: str
+    is_average: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +76,6 @@ class MatrixCell:
 
 
 @dataclass(frozen=True, slots=True)
-class SliceLine:
-    """One slice: the share of rows with all labels right, after and before."""
-
-    column: str
-    value: str
-    num_rows: str
-    share: Share
-    before: str
-
-
-@dataclass(frozen=True, slots=True)
 class Figure:
     """A figure of separation before and after."""
 
@@ -95,13 +90,11 @@ class ClassPart:
 
     system: str
     baseline: str
+    columns: tuple[str, ...]
     labels: tuple[LabelLine, ...]
-    averages: tuple[tuple[str, str, str, str], ...]
-    """Name, precision, recall, F1."""
     names: tuple[str, ...]
     matrix: tuple[tuple[str, tuple[MatrixCell, ...]], ...]
     mix_ups: tuple[MixUp, ...]
-    slices: tuple[SliceLine, ...]
     map_picture: Markup | None
     map_method: str
     unseen: tuple[str, ...]
@@ -122,12 +115,11 @@ def class_part(details: TextDetails | None) -> ClassPart | None:
     return ClassPart(
         system=tuned.system,
         baseline=before.system if before else "",
+        columns=tuple(COLUMNS),
         labels=_labels(tuned, before),
-        averages=_averages(tuned),
         names=tuple(label.label for label in tuned.labels),
         matrix=_matrix(tuned),
         mix_ups=_mix_ups(tuned),
-        slices=_slices(tuned, before),
         map_picture=_embedded(map_picture(class_map)) if class_map else None,
         map_method=class_map.method if class_map else "",
         unseen=class_map.unseen if class_map else (),
@@ -145,35 +137,23 @@ def _embedded(png: bytes) -> Markup:
     return Markup("data:image/png;base64," + base64.b64encode(png).decode())  # noqa: S704
 
 
-def _share(value: float | None, limits: tuple[float | None, float | None]) -> Share:
-    return Share(metric_value(value, "share"), metric_interval(*limits, "share"))
-
-
 def _labels(tuned: ClassDetails, before: ClassDetails | None) -> tuple[LabelLine, ...]:
-    """All labels, those with the lowest F1 first."""
-    earlier = {label.label: label.f1 for label in before.labels} if before else {}
+    """All labels, those with the lowest F1 first; after them the averages."""
+    earlier: dict[str, Estimate] = {}
+    if before:
+        earlier = {label.label: label.f1 for label in before.labels}
+        earlier |= {f"{average.name} average": average.f1 for average in before.averages}
 
-    def line(label: LabelDetail) -> LabelLine:
-        return LabelLine(
-            label.label,
-            count(label.support),
-            _share(label.precision, label.precision_interval),
-            _share(label.recall, label.recall_interval),
-            metric_value(label.f1, "share"),
-            metric_value(earlier.get(label.label), "share"),
-            metric_value(label.auroc, "plain"),
-        )
+    def line(name: str, support: str, found: LabelDetail | Average) -> LabelLine:
+        figures = tuple(_estimated(getattr(found, field), unit) for field, unit in COLUMNS.values())
+        f1_before = metric_value(earlier[name].value if name in earlier else None, "share")
+        return LabelLine(name, support, figures, f1_before, isinstance(found, Average))
 
-    ordered = sorted(tuned.labels, key=lambda label: (label.support == 0, label.f1))
-    return tuple(line(label) for label in ordered)
-
-
-def _averages(tuned: ClassDetails) -> tuple[tuple[str, str, str, str], ...]:
-    found = []
-    for name, values in (("macro", tuned.averages.macro), ("micro", tuned.averages.micro)):
-        precision, recall, f1 = (metric_value(value, "share") for value in values)
-        found.append((f"{name} average", precision, recall, f1))
-    return tuple(found)
+    ordered = sorted(tuned.labels, key=lambda each: (each.support == 0, each.f1.value or 0.0))
+    return (
+        *(line(each.label, count(each.support), each) for each in ordered),
+        *(line(f"{each.name} average", "", each) for each in tuned.averages),
+    )
 
 
 def _matrix(tuned: ClassDetails) -> tuple[tuple[str, tuple[MatrixCell, ...]], ...]:
@@ -199,24 +179,6 @@ def _mix_ups(tuned: ClassDetails) -> tuple[MixUp, ...]:
     ]
     found.sort(key=lambda each: -each[0])
     return tuple(MixUp(label, given, count(n)) for n, label, given in found[:MAX_MIX_UPS])
-
-
-def _slices(tuned: ClassDetails, before: ClassDetails | None) -> tuple[SliceLine, ...]:
-    earlier: dict[tuple[str, str], SliceDetail] = {}
-    if before:
-        earlier = {(each.column, each.value): each for each in before.slices}
-    return tuple(
-        SliceLine(
-            each.column,
-            each.value,
-            count(each.n),
-            _share(each.share, (each.low, each.high)),
-            metric_value(earlier[each.column, each.value].share, "share")
-            if (each.column, each.value) in earlier
-            else MISSING,
-        )
-        for each in tuned.slices
-    )
 
 
 def _figures(before: Separation, after: Separation) -> tuple[Figure, ...]:

@@ -30,6 +30,7 @@ from luthier.report.facts import (
 from luthier.report.numbers import count, counted, duration
 from luthier.report.pairing import Pairing, pair_systems
 from luthier.report.rows import RowTable, rows_side_by_side
+from luthier.report.slices import slice_part
 from luthier.report.svg import visible
 from luthier.report.values import ReportInput
 from luthier.report.verdicts import compared, comparison_lines, headline, scores
@@ -65,6 +66,7 @@ def _run_parts(report: ReportInput) -> dict[str, Any]:
     return {
         "report": report,
         "classes": class_part(report.details),
+        "slices": slice_part(report.details),
         "created": f"{report.created_at.day} {report.created_at:%B %Y, %H:%M %Z}".rstrip(),
         "loss_chart": loss_chart(report.curve, report.validation) if report.curve else None,
         "rate_chart": rate_chart(report.curve) if report.curve else None,

@@ -2,8 +2,8 @@
 how right.
 
 Values go in, PNG bytes come out; nothing is computed here. Both panels of a map have the same
-method and seed; colours follow the order of labels, and with many labels their names stand at the
-middle of their points instead of in a legend.
+method and seed; colours follow the order of labels, and with many labels their names stand above
+their points instead of in a legend, those of the most points first and none over another.
 """
 
 import io
@@ -17,6 +17,7 @@ from luthier.evaluation.separation import ClassMap, Point
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
 
 DOTS_PER_INCH = 110
 MAX_LEGEND = 20
@@ -33,7 +34,7 @@ def map_picture(class_map: ClassMap) -> bytes:
     from matplotlib.figure import Figure
 
     labels = sorted({point.label for point in class_map.before})
-    figure = Figure(figsize=(9.4, 4.9 if len(labels) <= MAX_LEGEND else 5.4), layout="constrained")
+    figure = Figure(figsize=(9.4, 4.9 if len(labels) <= MAX_LEGEND else 6), layout="constrained")
     panels = figure.subplots(1, 2)
     unseen = set(class_map.unseen)
     for panel, title, points in zip(
@@ -47,7 +48,39 @@ def map_picture(class_map: ClassMap) -> bytes:
             handles, names, loc="outside lower center", ncols=min(5, len(names)), frameon=False,
             fontsize=9, labelcolor=INK,
         )  # fmt: skip
+    else:
+        for panel, points in zip(panels, (class_map.before, class_map.after), strict=True):
+            _name(panel, points)
+        figure.draw_without_rendering()
+        for panel in panels:
+            _part_names(panel)
     return _png(figure)
+
+
+def _name(panel: "Axes", points: Sequence[Point]) -> None:
+    """Write each label over its points."""
+    places: dict[str, list[Point]] = {}
+    for point in points:
+        places.setdefault(point.label, []).append(point)
+    for label, own in sorted(places.items(), key=lambda each: -len(each[1])):
+        middle = median(p.x for p in own), median(p.y for p in own)
+        panel.annotate(
+            label, middle, xytext=(0, 4), textcoords="offset points", fontsize=6.5, color=INK,
+            ha="center", va="bottom",
+        )  # fmt: skip
+
+
+def _part_names(panel: "Axes") -> None:
+    """Take away names that would stand over one of more points, or beyond the frame."""
+    kept: list[Bbox] = []
+    for text in list(panel.texts):
+        box = text.get_window_extent()
+        if any(box.overlaps(other) for other in kept) or not (
+            panel.bbox.x0 <= box.x0 and box.x1 <= panel.bbox.x1
+        ):
+            text.remove()
+        else:
+            kept.append(box)
 
 
 def _draw(panel: "Axes", points: Sequence[Point], labels: Sequence[str], unseen: set[str]) -> None:
@@ -59,12 +92,6 @@ def _draw(panel: "Axes", points: Sequence[Point], labels: Sequence[str], unseen:
             [p.x for p in own], [p.y for p in own], s=13, alpha=0.75, label=name, color=colour,
             marker="x" if label in unseen else "o", linewidths=0.9 if label in unseen else 0,
         )  # fmt: skip
-        if len(labels) > MAX_LEGEND and own:
-            panel.annotate(
-                label, (median(p.x for p in own), median(p.y for p in own)), fontsize=6.5,
-                color=INK, ha="center", va="center",
-                bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.7},
-            )  # fmt: skip
     panel.set_xticks([])
     panel.set_yticks([])
     for side in panel.spines.values():
@@ -78,7 +105,7 @@ def calibration_picture(details: Sequence[ClassDetails]) -> bytes | None:
     known = [each for each in details if each.calibration is not None]
     if not known:
         return None
-    figure = Figure(figsize=(4.6, 4.2), layout="constrained")
+    figure = Figure(figsize=(4.6, 4.8), layout="constrained")
     panel = figure.subplots()
     panel.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle=(0, (2, 4)))
     for number, each in enumerate(known):
@@ -94,7 +121,7 @@ def calibration_picture(details: Sequence[ClassDetails]) -> bytes | None:
     panel.set_xlim(0, 1.02)
     panel.set_ylim(0, 1.02)
     panel.tick_params(colors=QUIET, labelsize=9)
-    panel.legend(frameon=False, fontsize=9, loc="upper left", labelcolor=INK)
+    figure.legend(loc="outside lower center", frameon=False, fontsize=9, labelcolor=INK)
     for side in panel.spines.values():
         side.set_color(HAIRLINE)
     return _png(figure)

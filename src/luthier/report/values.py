@@ -13,6 +13,7 @@ from typing import TypeAlias
 from luthier.data import Split
 from luthier.evaluation.details import ClassDetails
 from luthier.evaluation.separation import ClassMap
+from luthier.evaluation.slices import Slices
 from luthier.evaluation.suspects import Suspect
 from luthier.evaluation.values import EvaluationResult
 
@@ -103,6 +104,8 @@ class NextStep:
 class TextDetails:
     """What a report shows of models that read texts, besides their scores."""
 
+    slices: tuple[Slices, ...] = ()
+    """Of the tuned model and of the strongest baseline."""
     classes: tuple[ClassDetails, ...] = ()
     """Label by label, of the tuned model and of the strongest baseline."""
     class_map: ClassMap | None = None

@@ -3,7 +3,7 @@
 from luthier.training.classes import ClassObjective
 from luthier.training.contrast import LabelContrast, PairContrast, ScoreContrast
 from luthier.training.gradients import Squeezed
-from luthier.training.heads import fit_head
+from luthier.training.heads import fit_head, start_from_probe
 from luthier.training.loop import (
     Damaged,
     Outcome,
@@ -48,6 +48,7 @@ __all__ = [
     "measure",
     "reference_key",
     "reference_logprobs",
+    "start_from_probe",
     "train",
     "with_hard_negatives",
     "with_references",

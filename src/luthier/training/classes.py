@@ -72,7 +72,10 @@ class ClassObjective:
         seen: Seen | None,
     ) -> Losses:
         """Sum over rows."""
-        logits = model.logits(batch)
+        return self.judge(model.logits(batch), examples)
+
+    def judge(self, logits: Tensor, examples: Sequence[EncodedTexts]) -> Losses:
+        """Sum over rows with these logits [n, C]."""
         weights = self._weights.to(logits.device)
         if self._kind == "number":
             mean, spread = self._scale

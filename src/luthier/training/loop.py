@@ -303,7 +303,7 @@ class _Loop:
             )
         else:
             progress = replace(progress, num_worse=progress.num_worse + 1)
-        is_over = progress.num_worse >= self.training.patience
+        is_over = progress.num_worse >= settled(self.training.patience)
         self.progress = replace(progress, stopped_early=is_over)
         self.surroundings.observe(Validated(progress.step, loss, is_best, measured.watched))
 

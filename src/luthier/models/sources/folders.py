@@ -21,7 +21,11 @@ from luthier.models.sources.caching import file_sha256, make_folder
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-OLDER_TOKENIZERS = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json")
+OLDER_TOKENIZERS = (
+    "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt",
+)  # fmt: skip
+MODULES = "modules.json"
+"""What a folder of sentence-transformers is made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,11 +178,30 @@ def complete_folder(path: Path, cache: Path, observe: Callable[[str], None]) -> 
     def build(folder: Path) -> None:
         observe(f"converting the tokenizer of {path.name}, once")
         _write_tokenizer(path, folder)
-        for file in path.iterdir():
-            if file.is_file() and not (folder / file.name).exists():
-                (folder / file.name).symlink_to(file.resolve())
+        for place in (".", *module_folders(path)):
+            (folder / place).mkdir(exist_ok=True)
+            for file in (path / place).iterdir():
+                if file.is_file() and not (folder / place / file.name).exists():
+                    (folder / place / file.name).symlink_to(file.resolve())
 
     return make_folder(cache / "tokenizers" / key, build)
+
+
+def module_folders(path: Path) -> list[str]:
+    """Subfolders that hold settings of a sentence-transformers folder's modules; [] of others."""
+    if not (path / MODULES).is_file():
+        return []
+    try:
+        modules = json.loads((path / MODULES).read_text(encoding="utf-8"))
+        found = [str(m["path"]) for m in modules if not str(m["type"]).endswith(".Normalize")]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"cannot be read: {error!r}", where=str(path / MODULES), advice="fetch the model again"
+        ) from error
+    foreign = [name for name in found if name == ".." or Path(name).name != name]
+    if foreign:
+        raise ModelError("names folders outside", where=str(path / MODULES), details=foreign)
+    return [name for name in found if name]
 
 
 def _write_tokenizer(path: Path, folder: Path) -> None:

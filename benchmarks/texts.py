@@ -1,0 +1,140 @@
+"""Texts beside peers where work cannot be made equal step by step: few rows, and vectors of many.
+
+    python -m benchmarks.texts [few encode] [--repeats 3] [--environments FOLDER]
+
+few: SetFit and Luthier learn from the same 16 mails of each class; what counts is the time of
+training and the accuracy on the same held-out mails. encode: sentence-transformers and Luthier turn
+the same texts of mixed length into vectors, from strings to arrays; the vectors must be equal.
+Contenders take turns, each measurement a fresh process. "tuned" is what made the peer fastest of
+the settings tried (benchmarks/peers/few.py, encode.py).
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.environments import python_of
+from benchmarks.run import KEEPS_MEMORY, RESULTS
+from benchmarks.text_rows import FILES
+from benchmarks.workloads import ROOT, model_folder
+
+PER_CLASS = 16
+NUM_TEXTS = 4000
+CONTENDERS: dict[str, dict[str, dict[str, Any]]] = {
+    "few": {"luthier": {}, "setfit": {}, "setfit tuned": {"sampling_strategy": "unique"}},
+    "encode": {
+        "luthier": {}, "sentence-transformers": {},
+        "sentence-transformers tuned": {"batch_size": 128},
+    },
+}  # fmt: skip
+
+
+def main() -> None:
+    """Measure, and store what was measured after each repeat."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("tasks", nargs="*", default=list(CONTENDERS), choices=[*CONTENDERS, []])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--environments", default=str(ROOT / ".benchmarks"))
+    arguments = parser.parse_args()
+    environments = Path(arguments.environments).resolve()
+    for task in arguments.tasks:
+        with tempfile.TemporaryDirectory() as folder:
+            found = _compare(task, arguments.repeats, environments, Path(folder))
+        RESULTS.mkdir(exist_ok=True)
+        place = RESULTS / f"texts-{task}.json"
+        place.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        print(f"written: {place}", file=sys.stderr)
+        print("\n".join(_table(found)))
+
+
+def _compare(task: str, repeats: int, environments: Path, folder: Path) -> dict[str, Any]:
+    from luthier.runs import capture_environment
+
+    job = {"model": str(model_folder("embed")), **(_few() if task == "few" else _texts())}
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTENDERS[task]}
+    for repeat in range(repeats):
+        for name, variant in CONTENDERS[task].items():
+            place = folder / "job.json"
+            vectors = folder / f"{name}.npy".replace(" ", "-")
+            place.write_text(json.dumps({**job, "variant": variant, "vectors": str(vectors)}))
+            is_ours = name == "luthier"
+            python = python_of("luthier" if is_ours else "sentence", environments)
+            module = f"benchmarks.peers.{task}{'_luthier' if is_ours else ''}"
+            done = subprocess.run(
+                [str(python), "-W", "ignore", "-m", module, str(place)], cwd=ROOT, text=True,
+                capture_output=True, check=False,
+                env={**os.environ, **(KEEPS_MEMORY if variant else {})},
+            )  # fmt: skip
+            if done.returncode:
+                raise SystemExit(f"{name} failed:\n{done.stderr[-3000:]}")
+            measured = json.loads(done.stdout.splitlines()[-1])
+            if task == "encode" and not is_ours:
+                measured["cosine"] = _least_cosine(folder / "luthier.npy", vectors)
+            runs[name].append(measured)
+            print(f"{task} {repeat + 1}: {name}: {measured}", file=sys.stderr, flush=True)
+    return {"task": task, "machine": dict(capture_environment()), "runs": runs}
+
+
+def _few() -> dict[str, Any]:
+    """The first mails of each class, and all held-out ones."""
+    kept: dict[str, list[dict[str, str]]] = {}
+    for line in FILES["m"].read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        if len(kept.setdefault(row["label"], [])) < PER_CLASS:
+            kept[row["label"]].append({"text": row["text"], "label": row["label"]})
+    test = [json.loads(line) for line in FILES["m"].with_name("test.jsonl").open(encoding="utf-8")]
+    return {
+        "train": [row for rows in kept.values() for row in rows],
+        "test": [{"text": row["text"], "label": row["label"]} for row in test],
+    }
+
+
+def _texts() -> dict[str, Any]:
+    """Intents' short sentences, mails, and what else is there, in an order that mixes lengths."""
+    found = []
+    for file in FILES.values():
+        if file.is_file():
+            rows = [json.loads(line) for line in file.open(encoding="utf-8")]
+            found += [row.get("text") or row["positive"] for row in rows]
+    order = np.random.default_rng(0).permutation(len(found))[:NUM_TEXTS]
+    return {"texts": [found[i] for i in order]}
+
+
+def _least_cosine(ours: Path, theirs: Path) -> float:
+    a, b = np.load(ours), np.load(theirs)
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return float(((a * b).sum(1) / lengths).min())
+
+
+def _table(found: dict[str, Any]) -> list[str]:
+    """Medians, and ratios of the same repeat."""
+    ours = found["runs"]["luthier"]
+    lines = [
+        f"### {found['task']}",
+        "",
+        "| | seconds | Luthier is | peak GiB | |",
+        "|---|---|---|---|---|",
+    ]
+    for name, runs in found["runs"].items():
+        ratios = [b["seconds"] / a["seconds"] for a, b in zip(ours, runs, strict=True)]
+        ratio = f"{statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f})"
+        seconds = statistics.median(run["seconds"] for run in runs)
+        peak = statistics.median(run["peak_bytes"] for run in runs) / 2**30
+        extra = {k: v for k, v in runs[0].items() if k not in ("seconds", "peak_bytes")}
+        said = ", ".join(f"{k} {v}" for k, v in extra.items())
+        lines.append(
+            f"| {name} | {seconds:.1f} | {'' if runs is ours else ratio} | {peak:.2f} | {said} |"
+        )
+    return [*lines, ""]
+
+
+if __name__ == "__main__":
+    main()
