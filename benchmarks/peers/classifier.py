@@ -73,6 +73,8 @@ def _train(job: Job) -> Trained:
         data_collator=DataCollatorWithPadding(AutoTokenizer.from_pretrained(job.model)),
         callbacks=[watch],
     )
+    # Else it takes the model's mean loss for a sum, and adds up micro-batches instead of averaging.
+    trainer.model_accepts_loss_kwargs = False
     trainer.train()
 
     def ask(ids: list[int]) -> torch.Tensor:
