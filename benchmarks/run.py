@@ -4,14 +4,14 @@
                              [--repeats 5] [--steps 10] [--resume] [--environments FOLDER]
 
 Every peer runs in an environment of its own, made from benchmarks/environments/. On each workload
-every setting of a peer (`variants` in benchmarks/peers) is first tried twice for a few steps; the
-fastest is "tuned". Tuned peers keep the memory they free, as Luthier does; torch.compile is not
-tried, for ten steps never earn it back on a CPU. Then all take turns, each measurement a fresh
-process. A comparison is void where the ids or labels computed on differ, or a loss does, from
-Luthier's as timed, in float32, or rounding as is usual. Timed is training alone, from the first
-batch to the last update; what the model at the start thinks of DPO's answers is timed apart. Each
-workload's results go, after every repeat, to benchmarks/results/TASK-WORKLOAD.json;
-`python -m benchmarks.table` shows them.
+every setting of a peer (`variants` in benchmarks/peers) is first tried twice for a few steps (a
+sixth of all, 2 at least); the fastest is "tuned". Tuned peers keep the memory they free, as Luthier
+does; torch.compile is not tried, for ten steps never earn it back on a CPU. Then all take turns,
+each measurement a fresh process. A comparison is void where the ids or labels computed on differ,
+or a loss does, from Luthier's as timed, in float32, or rounding as is usual. Timed is training
+alone, from the first batch to the last update; what the model at the start thinks of DPO's answers
+is timed apart. Each workload's results go, after every repeat, to
+benchmarks/results/TASK-WORKLOAD.json; `python -m benchmarks.table` shows them.
 `--resume` goes on with an interrupted comparison of the same code on the same machine.
 """
 
@@ -38,8 +38,9 @@ ENVIRONMENT = {"trainer": "trl", "classifier": "sentence"}
 TASK_WORKLOADS = {"lora": "abcd", "full": "bc", "dpo": "p", "classify": "im", "embed": "s"}
 LEARNING_RATE = {"lora": 1e-3, "full": 1e-4, "dpo": 1e-4, "classify": 1e-4, "embed": 1e-4}
 SEARCH_STEPS = 2
+SEARCH_SHARE = 6
 SEARCH_ROUNDS = 2
-"""Steps and rounds of the trials that choose a peer's fastest setting."""
+"""Least steps, share of all steps, and rounds of the trials of a peer's settings."""
 KEEPS_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
 """glibc's settings that Luthier makes for itself."""
 REFERENCES = {"in float32": {"dtype": "float32"}, "rounding as usual": {"rounding": "usual"}}
@@ -145,7 +146,7 @@ class Bench:
 
     def _search(self, peer: str, folder: Path) -> dict[str, Measurement]:
         """Each setting's better trial of two; they take turns, for a machine has slow minutes."""
-        job = self._job(folder, min(SEARCH_STEPS, self.steps))
+        job = self._job(folder, min(self.steps, max(SEARCH_STEPS, self.steps // SEARCH_SHARE)))
         found: dict[str, Measurement] = {}
         for _ in range(SEARCH_ROUNDS):
             for name, variant in self._variants(peer).items():

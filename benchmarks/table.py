@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks import texts
 from benchmarks.measuring import TOLERANCE
 
 RESULTS = Path(__file__).parent / "results"
@@ -22,7 +23,8 @@ def main() -> None:
     """Print the table of every result."""
     files = [Path(name) for name in sys.argv[1:]] or sorted(RESULTS.glob("*-*.json"))
     for file in files:
-        print("\n".join(render(json.loads(file.read_text(encoding="utf-8")))))
+        found = json.loads(file.read_text(encoding="utf-8"))
+        print("\n".join(render(found) if "workload" in found else texts.render(found)))
 
 
 def render(found: dict[str, Any]) -> list[str]:

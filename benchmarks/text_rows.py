@@ -22,7 +22,7 @@ def text_rows(workload: str, model: Path, count: int) -> list[dict[str, Any]] | 
 
     if not FILES[workload].is_file():
         return None
-    lines = FILES[workload].read_text(encoding="utf-8").splitlines()
+    lines = list(FILES[workload].open(encoding="utf-8"))
     labels = sorted({json.loads(line).get("label", "") for line in lines})
     tokenizer = Tokenizer.load(model, writes=False)
     rows = []

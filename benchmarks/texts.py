@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,16 +52,17 @@ def main() -> None:
         parser.error(f"no such task: {', '.join(sorted(unknown))}")
     environments = Path(arguments.environments).resolve()
     for task in arguments.tasks:
-        with tempfile.TemporaryDirectory() as folder:
-            found = _compare(task, arguments.repeats, environments, Path(folder))
         RESULTS.mkdir(exist_ok=True)
         place = RESULTS / f"texts-{task}.json"
-        place.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        print(f"written: {place}", file=sys.stderr)
-        print("\n".join(_table(found)))
+        with tempfile.TemporaryDirectory() as folder:
+            for found in _compare(task, arguments.repeats, environments, Path(folder)):
+                place.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+                print(f"written: {place}", file=sys.stderr, flush=True)
+        print("\n".join(render(found)))
 
 
-def _compare(task: str, repeats: int, environments: Path, folder: Path) -> dict[str, Any]:
+def _compare(task: str, repeats: int, environments: Path, folder: Path) -> Iterator[dict[str, Any]]:
+    """Measure all in turns: what is known after each repeat."""
     from luthier.runs import capture_environment
 
     job = {"model": str(model_folder("embed")), **(_few() if task == "few" else _texts())}
@@ -85,13 +87,13 @@ def _compare(task: str, repeats: int, environments: Path, folder: Path) -> dict[
                 measured["cosine"] = _least_cosine(folder / "luthier.npy", vectors)
             runs[name].append(measured)
             print(f"{task} {repeat + 1}: {name}: {measured}", file=sys.stderr, flush=True)
-    return {"task": task, "machine": dict(capture_environment()), "runs": runs}
+        yield {"task": task, "machine": dict(capture_environment()), "runs": runs}
 
 
 def _few() -> dict[str, Any]:
     """The first mails of each class, and all held-out ones."""
     kept: dict[str, list[dict[str, str]]] = {}
-    for line in FILES["m"].read_text(encoding="utf-8").splitlines():
+    for line in FILES["m"].open(encoding="utf-8"):
         row = json.loads(line)
         if len(kept.setdefault(row["label"], [])) < PER_CLASS:
             kept[row["label"]].append({"text": row["text"], "label": row["label"]})
@@ -119,7 +121,7 @@ def _least_cosine(ours: Path, theirs: Path) -> float:
     return float(((a * b).sum(1) / lengths).min())
 
 
-def _table(found: dict[str, Any]) -> list[str]:
+def render(found: dict[str, Any]) -> list[str]:
     """Medians, and ratios of the same repeat."""
     ours = found["runs"]["luthier"]
     lines = [

@@ -53,7 +53,7 @@ def rows_of(workload: str, model: Path, steps: int) -> dict[str, Any] | None:
             }.get(workload, DATA / "train.jsonl")  # fmt: skip
     if not file.is_file():
         return None
-    found = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    found = [json.loads(line) for line in file.open(encoding="utf-8")]
     count = steps * BATCH_SIZE[workload]
     if workload == "d":
         tokenised = _blocks(found, model, count + 2)

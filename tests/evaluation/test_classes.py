@@ -14,6 +14,7 @@ from scipy.special import softmax
 from sklearn.metrics import (
     average_precision_score,
     balanced_accuracy_score,
+    cohen_kappa_score,
     f1_score,
     log_loss,
     mean_absolute_error,
@@ -37,10 +38,11 @@ from luthier.evaluation import (
     conclude,
     run_system,
     slices_of,
+    suggest_for_texts,
 )
 from luthier.evaluation.baselines import label_baselines, label_prediction, readable
 from luthier.evaluation.calibration import calibrate
-from luthier.evaluation.classes import NumberRows, spearman
+from luthier.evaluation.classes import NumberRows, quadratic_kappa, spearman
 from luthier.evaluation.details import ranking_figures
 from luthier.evaluation.separation import draw_map
 from luthier.evaluation.suspects import find_suspects
@@ -194,6 +196,34 @@ def test_spearman_is_scipys_also_with_rows_drawn_more_than_once(
         else:
             expected = stats.spearmanr(truth[chosen], given_[chosen]).statistic
             assert found == pytest.approx(expected, abs=1e-9)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=3, max_size=30))
+@settings(max_examples=60, deadline=None)
+def test_quadratic_kappa_is_scikit_learns_also_with_rows_drawn_more_than_once(
+    pairs: list[tuple[int, int]],
+) -> None:
+    truth, given_ = np.array([*pairs, (0, 0), (4, 4)], dtype=float).T
+    counts = np.arange(len(truth)) % 3
+    counts[-2:] = 1
+    repeated = np.repeat(np.arange(len(truth)), counts)
+    noise = np.linspace(-0.4, 0.4, len(truth))
+    evidence = NumberRows(truth, given_ + noise)
+    plain, drawn_ = quadratic_kappa(evidence, np.vstack((np.ones(len(truth)), counts)))
+    for found, chosen in ((plain, np.arange(len(truth))), (drawn_, repeated)):
+        sides = truth[chosen], given_[chosen]
+        expected = cohen_kappa_score(*sides, labels=range(5), weights="quadratic")
+        assert found == pytest.approx(expected, abs=1e-9)
+
+
+def test_grades_are_judged_by_kappa_too() -> None:
+    number = LabelSet("number", (), ())
+    stars = rows([(str(i % 5),) for i in range(10)])
+    assert "quadratic_kappa" in suggest_for_texts(stars, number).metrics
+    for others in ([("0",), ("1",)] * 5, [(f"{i}.5",) for i in range(5)]):
+        assert "quadratic_kappa" not in suggest_for_texts(rows(others), number).metrics
+    halves = NumberRows(np.array([0.5, 1, 2]), np.array([1.0, 1, 2]))
+    assert np.isnan(quadratic_kappa(halves, np.ones((2, 3)))).all()
 
 
 def test_numbers_are_scored_by_their_distance() -> None:

@@ -11,12 +11,16 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from luthier.errors import ModelError
+from luthier.models import whole
 from luthier.models.asking import vectors_of
+from luthier.models.attention import attend
 from luthier.models.encoder_tuning import make_encoder_trainable, save_encoder
 from luthier.models.encoders import Encoder, load_encoder
+from luthier.models.layout import Scoring
 from luthier.models.pooling import read_pooling
 from luthier.models.texts import pack_texts, unfold_texts
 from luthier.models.trained import trained_parameters
+from luthier.models.whole import WholeLayout
 from luthier.recipe import Full, LastLayers, LoRA
 from luthier.tokens import EncodedText, Tokenizer, read_texts
 from tiny_encoders import (
@@ -204,6 +208,27 @@ def test_prompts_and_length_are_read_and_a_plain_encoder_becomes_a_folder_of_the
     expected = loaded.encode(["the weather"], prompt_name="query", convert_to_tensor=True)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
     assert read_pooling(tmp_path / "tuned").prompts["query"] == "what is "
+
+
+def test_the_fused_kernel_for_long_texts_computes_what_blocks_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    lengths = [3, 3, 7, 2, 9, 9, 9]
+    shapes = (4, sum(lengths), 1, 8), (4, sum(lengths), 8), (4, sum(lengths), 8)
+    inputs = [torch.randn(s, dtype=torch.float64, requires_grad=True) for s in shapes]
+    grad = torch.randn_like(inputs[0])
+    found = []
+    for long in (1, 5, 99):
+        monkeypatch.setattr(whole, "LONG", long)
+        query, key, value = inputs
+        mixed = attend(query, key, value, WholeLayout.of(lengths), Scoring(0.3))
+        found.append((mixed.detach(), *torch.autograd.grad(mixed, inputs, grad)))
+    runs = sum(isinstance(b, whole.Run) for b in WholeLayout.of(lengths).blocks(4, 1, CPU))
+    assert runs == 0, "only what asks for them gets them"
+    for one in found[:-1]:
+        for ours, plain in zip(one, found[-1], strict=True):
+            torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-12)
 
 
 def test_equal_texts_are_computed_once_and_given_to_all_who_asked() -> None:

@@ -1,18 +1,21 @@
 """What the journeys share: a small task on disk, and the command line called as a user calls it."""
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
 
+from luthier.cli import main
 from tiny import write_model
 
 SETTINGS: dict[str, dict[str, object]] = {
@@ -84,11 +87,29 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def luthier(folder: Path, *arguments: str, typed: str = "") -> Done:
-    """Run a luthier command in a folder to its end."""
+def fresh_luthier(folder: Path, *arguments: str) -> Done:
+    """Run a luthier command in a folder to its end, in a process of its own."""
     process = start(folder, *arguments)
-    out, error = process.communicate(typed, timeout=300)
+    out, error = process.communicate(timeout=300)
     return Done(process.returncode, out, error)
+
+
+def luthier(folder: Path, *arguments: str, typed: str = "") -> Done:
+    """The same in this process, for starting one takes seconds."""
+    out, error, code = io.StringIO(), io.StringIO(), 0
+    with (
+        chdir(folder), redirect_stdout(out), redirect_stderr(error), warnings.catch_warnings(),
+        pytest.MonkeyPatch.context() as patched,
+    ):  # fmt: skip
+        warnings.simplefilter("ignore")
+        patched.setenv("COLUMNS", "200")
+        patched.setattr(sys, "argv", ["luthier", *arguments])
+        patched.setattr(sys, "stdin", io.StringIO(typed))
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return Done(code, out.getvalue(), error.getvalue())
 
 
 @contextmanager

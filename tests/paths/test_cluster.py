@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from journey import SETTINGS, Done, environment, luthier, run_folder, start, write_task
+from journey import SETTINGS, Done, environment, fresh_luthier, run_folder, start, write_task
 
 from luthier.runs import Mirror, Workspace
 from luthier.training.ranks import TIMEOUT
@@ -36,7 +36,7 @@ def losses(folder: Path) -> list[float]:
 def test_two_workers_of_which_one_is_killed_give_the_run_of_one_process(tmp_path: Path) -> None:
     for name in ("plain", "ray"):
         write_task(tmp_path / name, training=MANY)
-    plain = luthier(tmp_path / "plain", "train", "recipe.yaml")
+    plain = fresh_luthier(tmp_path / "plain", "train", "recipe.yaml")
     assert plain.code == 0, plain.error
     process = start(tmp_path / "ray", *ON_RAY)
     kill_a_worker_after(tmp_path / "ray", num_steps=30, of=process.pid)
@@ -101,7 +101,7 @@ def test_workers_wait_as_long_as_the_first_one_needs_for_the_prompts(tmp_path: P
 
 def test_a_cluster_that_is_not_there_is_said(tmp_path: Path) -> None:
     write_task(tmp_path)
-    done = luthier(tmp_path, "train", "recipe.yaml", "--ray", "127.0.0.1:1", "--workers", "2")
+    done = fresh_luthier(tmp_path, "train", "recipe.yaml", "--ray", "127.0.0.1:1", "--workers", "2")
     assert done.code == 2
     assert "no Ray cluster can be reached" in done.error
     for options, advice in (
@@ -109,7 +109,7 @@ def test_a_cluster_that_is_not_there_is_said(tmp_path: Path) -> None:
         (("--storage", "file:///tmp"), "add --ray local"),
         (("--ray", "local", "--profile"), "--profile: measures one process"),
     ):
-        done = luthier(tmp_path, "train", "recipe.yaml", *options)
+        done = fresh_luthier(tmp_path, "train", "recipe.yaml", *options)
         assert done.code == 2
         assert advice in done.error
 
@@ -117,7 +117,7 @@ def test_a_cluster_that_is_not_there_is_said(tmp_path: Path) -> None:
 def test_what_a_worker_refuses_is_said_as_without_a_cluster(tmp_path: Path) -> None:
     """Here, a learning rate after which no loss is a number."""
     write_task(tmp_path, training={**SETTINGS["training"], "learning_rate": 1e30})
-    done = luthier(tmp_path, *ON_RAY[:4], "--workers", "1")
+    done = fresh_luthier(tmp_path, *ON_RAY[:4], "--workers", "1")
     assert done.code == 2, done
     said = done.error.splitlines()[-1]
     assert said.startswith("error: step 2: the loss is nan")
@@ -140,7 +140,7 @@ def test_a_run_goes_on_from_the_storage_where_nothing_of_it_is_left(tmp_path: Pa
     process.communicate()
     shutil.rmtree(tmp_path / "luthier-workspace" / "runs")
     (tmp_path / "luthier-workspace" / "luthier.db").unlink()
-    done = luthier(tmp_path, *command)
+    done = fresh_luthier(tmp_path, *command)
     assert done.code == 0, done.error
     assert "going on with" in done.out
     assert len(losses(tmp_path)) == 320
@@ -197,6 +197,6 @@ def test_what_a_cluster_cannot_do_is_said(
     tmp_path: Path, options: tuple[str, ...], said: str
 ) -> None:
     write_task(tmp_path)
-    done = luthier(tmp_path, "train", "recipe.yaml", "--ray", "local", *options)
+    done = fresh_luthier(tmp_path, "train", "recipe.yaml", "--ray", "local", *options)
     assert done.code == 2
     assert said in done.error

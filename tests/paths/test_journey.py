@@ -9,7 +9,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from journey import Done, luthier, rows, run_folder, start, tiny_disk, write_rows, write_task
+from journey import (
+    Done,
+    fresh_luthier,
+    luthier,
+    rows,
+    run_folder,
+    start,
+    tiny_disk,
+    write_rows,
+    write_task,
+)
 from safetensors.torch import load_file
 
 import luthier as package
@@ -24,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(folder: Path) -> Done:
-    return luthier(folder, "train", "recipe.yaml")
+    return fresh_luthier(folder, "train", "recipe.yaml")
 
 
 def test_train_goes_the_whole_path_and_prints_the_verdict(folder: Path, trained: Done) -> None:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from journey import SETTINGS, luthier, run_folder, write_task
+from journey import SETTINGS, fresh_luthier, run_folder, write_task
 
 STEPS = list(range(1, 17))
 
@@ -16,7 +16,7 @@ def trained(folder: Path, logger: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TRACKIO_DIR", str(folder / "trackio"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     write_task(folder, runtime={**SETTINGS["runtime"], "loggers": [logger]})
-    done = luthier(folder, "train", "recipe.yaml")
+    done = fresh_luthier(folder, "train", "recipe.yaml")
     assert done.code == 0, done.error
     return run_folder(folder)
 

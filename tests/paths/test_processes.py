@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from journey import SETTINGS, environment, luthier, run_folder, write_task
+from journey import SETTINGS, environment, fresh_luthier, run_folder, write_task
 
 from luthier.models import probe_devices
 
@@ -47,7 +47,7 @@ def test_two_processes_give_the_run_of_one(
     write_task(tmp_path / "one", tuning=tuning, runtime=runtime)
     apart = {**runtime, "sharding": sharding, "compile": compile_}
     write_task(tmp_path / "two", tuning=tuning, runtime=apart)
-    one = luthier(tmp_path / "one", "train", "recipe.yaml")
+    one = fresh_luthier(tmp_path / "one", "train", "recipe.yaml")
     assert one.code == 0, one.error
     two = by_two(tmp_path / "two", "train", "recipe.yaml")
     assert two.returncode == 0, two.stderr

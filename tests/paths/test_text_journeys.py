@@ -264,6 +264,8 @@ def test_files_are_predicted_from_the_command_line(folder: Path, tmp_path: Path)
     assert done.code == 0, done.error
     lines = (tmp_path / "texts-labels.jsonl").read_text().splitlines()
     assert len(lines) == 5
+    assert "5 rows" in done.out
+    assert "GiB at most" in done.out
     assert set(json.loads(lines[0])["probabilities"]) == set(THINGS)
     for suffix in ("npy", "parquet"):
         target = tmp_path / f"vectors.{suffix}"
@@ -284,6 +286,11 @@ def test_files_are_predicted_from_the_command_line(folder: Path, tmp_path: Path)
     broken = luthier(tmp_path, "predict", "labels", "--input", str(texts), *place)
     assert broken.code == 2
     assert "texts.jsonl:2" in broken.error
+    assert len((tmp_path / "texts-labels.jsonl").read_text().splitlines()) == 5, "as it was"
+    assert not list(tmp_path.glob("*.part"))
+    asked = luthier(tmp_path, "chat", "labels", *place)
+    assert asked.code == 2
+    assert "luthier predict" in asked.error
     other = write_rows(tmp_path / "other.jsonl", intents(20))
     again = luthier(tmp_path, "evaluate", "labels", "--data", str(other), *place)
     assert again.code == 0, again.error
@@ -292,6 +299,23 @@ def test_files_are_predicted_from_the_command_line(folder: Path, tmp_path: Path)
     refused = luthier(tmp_path, "evaluate", "labels", "--data", str(learnt), *place)
     assert refused.code == 2
     assert "rows that the run learnt from" in refused.error
+
+
+def test_a_preview_shows_texts_and_what_is_learnt_of_them(folder: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    for data, method, learnt in (
+        ("intents", "classify", "light"), ("similarities", "embed", "1.0"), ("pairs", "embed", ""),
+    ):  # fmt: skip
+        settings = {"model": str(folder / "plain"), "data": str(folder / f"{data}.jsonl")}
+        recipe.write_text(json.dumps({**settings, "method": method}), encoding="utf-8")
+        done = luthier(tmp_path, "preview", "recipe.yaml", "--rows", "40")
+        assert done.code == 0, done.error
+        assert "[CLS]" in done.out
+        assert (f"[[{learnt}]]" if learnt else "lamp") in done.out
+        assert ("[[" in done.out) == bool(learnt)
+        luthier(tmp_path, "preview", "recipe.yaml", "--html", "preview.html", "--rows", "40")
+        page = (tmp_path / "preview.html").read_text()
+        assert (f"<mark>{learnt}</mark>" if learnt else "lamp") in page
 
 
 def test_labels_that_are_wrong_are_written_for_review(folder: Path, tmp_path: Path) -> None:

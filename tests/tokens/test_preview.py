@@ -9,6 +9,7 @@ from luthier.tokens import (
     Tokenizer,
     encode_chat,
     preview_page,
+    shown_example,
     shown_sequences,
     stretches,
 )
@@ -22,7 +23,7 @@ def test_stretches_are_the_rendered_text_cut_at_the_mask(tmp_path: Path) -> None
     found = list(stretches(tokenizer, encoded))
     assert [s.text for s in found if s.is_learnt] == ["c & d<|im_end|>"]
     assert "".join(s.text for s in found) == tokenizer.decode(encoded.input_ids, keep_special=True)
-    page = preview_page(tokenizer, [encoded])
+    page = preview_page(shown_example(tokenizer, encoded))
     assert "<mark>c &amp; d&lt;|im_end|&gt;</mark>" in page
     assert "a &lt;b&gt;" in page
     assert "<b>" not in page

@@ -4,6 +4,7 @@ Imports of anything heavy stay inside the commands, so that --help answers at on
 """
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -12,12 +13,33 @@ from luthier.errors import LuthierError
 
 app = typer.Typer(
     name="luthier",
-    help="Fine-tune a language model, and know whether it helped.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _print_version(is_asked: bool) -> None:
+    from importlib.metadata import version
+
+    if is_asked:
+        typer.echo(f"luthier {version('luthier')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _start(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Fine-tune a language model, and know whether it helped."""
+
+
 app.command("train")(train.train)
 app.command("check")(check.check)
 app.command("preview")(preview.preview)

@@ -1,14 +1,16 @@
 """luthier predict, luthier suspects: what a model of texts says, and which labels are doubtful."""
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from luthier.cli.options import DEFAULT_WORKSPACE, Wanted, WorkspaceFolder
-from luthier.cli.screen import console
+from luthier.cli.screen import console, followed
 
 if TYPE_CHECKING:
     from luthier.pipeline.opened_texts import TunedReader
@@ -30,7 +32,10 @@ def predict(
     workspace: WorkspaceFolder = DEFAULT_WORKSPACE,
     target: Target = None,
 ) -> None:
-    """Label or embed the texts of a file, holding few of them at once."""
+    """Label or embed the texts of a file, holding few of them at once.
+
+    All rows are looked at before the first is answered; what is written takes its name when whole.
+    """
     from luthier.errors import ConfigError
     from luthier.pipeline import find_run
     from luthier.pipeline.opened_texts import open_reader
@@ -40,7 +45,7 @@ def predict(
     place = target or source.with_name(
         f"{source.stem}-{'labels.jsonl' if is_classifier else 'vectors.parquet'}"
     )
-    writers = {".jsonl": _write_labels} if is_classifier else VECTOR_WRITERS
+    writers: dict[str, Writer] = {".jsonl": _write_labels} if is_classifier else VECTOR_WRITERS
     writer = writers.get(place.suffix)
     if writer is None:
         raise ConfigError(
@@ -48,8 +53,19 @@ def predict(
             where=f"--output {place}",
             accepted=" or ".join(writers),
         )
-    number = writer(opened, source, place)
-    console().print(f"{number:,} rows {place}")
+    out = console()
+    number = sum(1 for _ in _texts(source))
+    begun = time.monotonic()
+    answers = followed(opened.stream(_texts(source)), number, out)
+    unfinished = place.with_name(f"{place.name}.part")
+    try:
+        writer(opened, answers, unfinished)
+        unfinished.replace(place)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    rate = number / max(time.monotonic() - begun, 1e-9)
+    peak = opened.peak_bytes() / 2**30
+    out.print(f"{number:,} rows {place} ({rate:,.0f} a second, {peak:.2f} GiB at most)")
 
 
 def _texts(source: Path) -> Iterator[tuple[str, str | None]]:
@@ -64,20 +80,17 @@ def _texts(source: Path) -> Iterator[tuple[str, str | None]]:
         yield text_of(row)
 
 
-def _write_labels(opened: "TunedReader", source: Path, place: Path) -> int:
+def _write_labels(opened: "TunedReader", answers: Iterator[Any], place: Path) -> None:
     from luthier.pipeline.opened_texts import as_row
 
     assert opened.answering is not None, "a classifier"
-    number = 0
     with place.open("w", encoding="utf-8") as file:
-        for found in opened.stream(_texts(source)):
-            row: Any = as_row(found, opened.answering.names)  # type: ignore[arg-type]
+        for found in answers:
+            row = as_row(found, opened.answering.names)
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            number += 1
-    return number
 
 
-def _write_npy(opened: "TunedReader", source: Path, place: Path) -> int:
+def _write_npy(opened: "TunedReader", answers: Iterator[Any], place: Path) -> None:
     """A plain array [n, D] float32; its header is written last, when n is known."""
     import numpy as np
 
@@ -86,43 +99,31 @@ def _write_npy(opened: "TunedReader", source: Path, place: Path) -> int:
         header = {"descr": "<f4", "fortran_order": False, "shape": (2**53, width)}
         np.lib.format.write_array_header_1_0(file, header)
         start = file.tell()
-        for vector in opened.stream(_texts(source)):
+        for vector in answers:
             file.write(np.asarray(vector, dtype="<f4").tobytes())
             number += 1
         file.seek(0)
         np.lib.format.write_array_header_1_0(file, {**header, "shape": (number, width)})
         assert file.tell() == start, "numpy pads headers to leave room for a longer shape"
-    return number
 
 
-def _write_parquet(opened: "TunedReader", source: Path, place: Path) -> int:
+def _write_parquet(opened: "TunedReader", answers: Iterator[Any], place: Path) -> None:
     """A column `vector` of lists of float32."""
     import numpy as np
     import pyarrow as pa
     from pyarrow import parquet
 
-    width, number = opened.reader.model.width, 0
+    width = opened.reader.model.width
     kind = pa.list_(pa.float32(), width)
     with parquet.ParquetWriter(place, pa.schema([("vector", kind)])) as writer:
-        held: list[Any] = []
-
-        def flush() -> None:
-            if held:
-                flat = pa.array(np.concatenate(held))
-                column = pa.FixedSizeListArray.from_arrays(flat, width)
-                writer.write_table(pa.table({"vector": column}))
-                held.clear()
-
-        for vector in opened.stream(_texts(source)):
-            held.append(vector)
-            number += 1
-            if len(held) == AT_ONCE:
-                flush()
-        flush()
-    return number
+        while held := list(islice(answers, AT_ONCE)):
+            flat = pa.array(np.concatenate(held))
+            column = pa.FixedSizeListArray.from_arrays(flat, width)
+            writer.write_table(pa.table({"vector": column}))
 
 
-VECTOR_WRITERS = {".npy": _write_npy, ".parquet": _write_parquet}
+Writer = Callable[["TunedReader", Iterator[Any], Path], None]
+VECTOR_WRITERS: dict[str, Writer] = {".npy": _write_npy, ".parquet": _write_parquet}
 
 
 def suspects(

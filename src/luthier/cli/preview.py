@@ -23,29 +23,25 @@ def preview(
     """Show training rows as rendered, with the learnt text marked."""
     from luthier.pipeline import prepare
     from luthier.runs import write_atomically
-    from luthier.tokens import TextSplit, preview_page, shown_sequences, stretches
+    from luthier.tokens import TextSplit, preview_page, shown_example, shown_texts
 
     read = read_recipe(recipe, overrides)
     out = console()
     prepared = prepare(read, out.print)
-    if isinstance(prepared.train, TextSplit):
-        for found in prepared.train.encoded[:rows]:
-            out.print(f"\n{found.example_id}: {found.num_tokens} tokens")
-            for part in found.texts:
-                out.print(Text(prepared.tokenizer.decode(part.input_ids, keep_special=True)))
-        return
-    chosen = [s for example in prepared.train.encoded[:rows] for s in shown_sequences(example)]
+    tokenizer, train = prepared.tokenizer, prepared.train
+    if isinstance(train, TextSplit):
+        some = zip(train.examples[:rows], train.encoded[:rows], strict=True)
+        chosen = [shown_texts(tokenizer, example, encoded) for example, encoded in some]
+    else:
+        chosen = [row for one in train.encoded[:rows] for row in shown_example(tokenizer, one)]
     if html is not None:
-        write_atomically(html, preview_page(prepared.tokenizer, chosen))
+        write_atomically(html, preview_page(chosen))
         out.print(f"Page {html}")
         return
-    for encoded in chosen:
-        out.print(
-            f"\n{encoded.example_id}: {len(encoded.input_ids)} tokens, "
-            f"{encoded.num_supervised} learnt"
-        )
+    for row in chosen:
+        out.print(f"\n{row.heading}")
         text = Text()
-        for stretch in stretches(prepared.tokenizer, encoded):
+        for stretch in row.stretches:
             # Brackets as well as colour: a mask must be readable in a log.
             shown = f"[[{stretch.text}]]" if stretch.is_learnt else stretch.text
             text.append(shown, style="bold green" if stretch.is_learnt else "dim")

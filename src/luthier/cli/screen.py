@@ -7,7 +7,7 @@ log stays readable. Nothing here decides anything.
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from luthier.recipe import Tuning
     from luthier.training import Profile, StepDone
 
+T = TypeVar("T")
 PLAIN_LINES = 20
 """Lines per training when the output is no terminal."""
 
@@ -35,6 +36,29 @@ def screen(*, is_quiet: bool = False) -> Iterator["Screen"]:
         yield shown
     finally:
         shown.clear()
+
+
+def followed(rows: Iterator[T], total: int, out: Console) -> Iterator[T]:
+    """The rows, one by one; how many are done and the time left are shown as they are taken."""
+    begun = time.monotonic()
+    bar = Progress(
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f} rows"),
+        TimeRemainingColumn(),
+        console=out, transient=True, disable=not out.is_terminal,
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task("", total=total)
+        for done, row in enumerate(rows, 1):
+            yield row
+            bar.advance(task)
+            if not out.is_terminal and done % -(-total // PLAIN_LINES) == 0 and done < total:
+                left = _clock((time.monotonic() - begun) / done * (total - done))
+                out.print(f"  {done:,}/{total:,} rows  {left} left")
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
 class Screen:
@@ -86,8 +110,7 @@ class Screen:
 
     def line(self, text: str) -> None:
         """A line with the minutes and seconds since the start."""
-        elapsed = int(time.monotonic() - self._started)
-        self.console.print(f"{elapsed // 60:3d}:{elapsed % 60:02d}  {text}")
+        self.console.print(f"{_clock(time.monotonic() - self._started):>6}  {text}")
 
     def _advance(self, description: str, done: int, total: int) -> None:
         if self._bar is None:
@@ -133,8 +156,7 @@ class Screen:
     def _left(self, event: "StepDone") -> str:
         elapsed = time.monotonic() - self._training_started
         done = max(1, event.step - self._first_step)
-        seconds = int(elapsed / done * (event.num_steps - event.step))
-        return f"{seconds // 60}:{seconds % 60:02d}"
+        return _clock(elapsed / done * (event.num_steps - event.step))
 
 
 def describe(prepared: "Prepared") -> list[str]:

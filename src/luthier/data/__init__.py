@@ -22,7 +22,14 @@ from luthier.data.examples import (
     as_chat,
     canonical,
 )
-from luthier.data.labels import LabelKind, LabelSet, as_number, label_kind, read_label_set
+from luthier.data.labels import (
+    LabelKind,
+    LabelSet,
+    are_grades,
+    as_number,
+    label_kind,
+    read_label_set,
+)
 from luthier.data.reading import read_rows
 from luthier.data.retrieval import Collection, collection_of, read_collection
 from luthier.data.splitting import limit_by_hash, prompt_key
@@ -50,6 +57,7 @@ __all__ = [
     "Text",
     "ToolCall",
     "as_chat",
+    "are_grades",
     "as_number",
     "canonical",
     "collection_of",

@@ -124,6 +124,14 @@ def as_number(label: str) -> float | None:
     return number if number - number == 0 else None  # neither NaN nor infinite
 
 
+def are_grades(examples: Sequence[Example]) -> bool:
+    """Whether the labels are a few whole numbers, as stars are."""
+    labels = {e.labels[0] for e in examples if isinstance(e, Labelled) and e.labels}
+    values = {as_number(label) for label in labels}
+    are_whole = all(value is not None and value.is_integer() for value in values)
+    return are_whole and 2 < len(values) <= MOST_INTEGERS
+
+
 def label_findings(
     train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]
 ) -> list[Finding]:

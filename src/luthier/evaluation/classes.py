@@ -121,6 +121,27 @@ def _weighted_ranks(values: Numbers, weights: Numbers) -> Numbers:
     return ranks
 
 
+def quadratic_kappa(rows: NumberRows, weights: Numbers) -> Numbers:
+    """Agreement of whole numbers [R] beyond chance (Cohen 1968): 1 at best, 0 by chance.
+
+    Disagreements weigh by their square. What is given is rounded to a whole number of the scale,
+    from the least true one to the largest. NaN where both sides are one number throughout, or the
+    true ones are not whole.
+    """
+    truth = rows.truth
+    if not len(truth) or (truth != np.rint(truth)).any():
+        return np.full(len(weights), np.nan)
+    given = np.clip(np.rint(rows.given), truth.min(), truth.max())
+    share = weights / weights.sum(1, keepdims=True)
+    means = share @ truth, share @ given
+    spreads = share @ truth**2 - means[0] ** 2, share @ given**2 - means[1] ** 2
+    by_chance = spreads[0] + spreads[1] + (means[0] - means[1]) ** 2
+    found = share @ (truth - given) ** 2
+    nowhere = np.full_like(found, np.nan)
+    agreement: Numbers = 1 - np.divide(found, by_chance, out=nowhere, where=by_chance > 1e-12)
+    return agreement
+
+
 def _number_rows(predictions: Sequence[Prediction], examples: Sequence[Example]) -> NumberRows:
     found = [
         (_true_value(example), prediction.value)
@@ -168,6 +189,11 @@ SPEARMAN = WholeScorer(
     Metric("spearman", "Spearman correlation", "whole", True, "plain"), _number_rows, spearman
 )
 
+KAPPA = WholeScorer(
+    Metric("quadratic_kappa", "quadratic kappa", "whole", True, "plain"),
+    _number_rows, quadratic_kappa,
+)  # fmt: skip
+
 
 def number_scorers() -> dict[str, LabelScorer | WholeScorer]:
     """Name -> scorer for pairs with scores."""
@@ -180,7 +206,11 @@ def class_scorers(
     """Name -> scorer for the held-out rows of a classifier."""
     if label_set.kind == "number":
         error = Metric("absolute_error", "absolute error", "number", False, "plain")
-        return {"absolute_error": LabelScorer(error, _absolute_error), **number_scorers()}
+        return {
+            "absolute_error": LabelScorer(error, _absolute_error),
+            "quadratic_kappa": KAPPA,
+            **number_scorers(),
+        }
     counts = Counter(e.labels[0] for e in examples if isinstance(e, Labelled) and e.labels)
     share = {label: len(examples) / (len(counts) * count) for label, count in counts.items()}
     look = partial(label_rows, label_set.names)

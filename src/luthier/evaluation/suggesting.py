@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from luthier.data import Example, LabelSet, Pair, Preference, Text
+from luthier.data import Example, LabelSet, Pair, Preference, Text, are_grades
 from luthier.errors import EvaluationError
 from luthier.evaluation.json_answers import read_json
 from luthier.recipe import MetricName
@@ -51,6 +51,9 @@ def suggest_for_texts(examples: Sequence[Example], labels: LabelSet | None) -> S
             return Suggestion(("spearman",), "pairs have scores")
         return Suggestion(("ndcg_10", "mrr_10", "recall_10"), "texts are to be found")
     if labels.kind == "number":
+        if are_grades(examples):
+            graded: tuple[MetricName, ...] = ("absolute_error", "quadratic_kappa", "spearman")
+            return Suggestion(graded, "labels are grades: a few whole numbers")
         return Suggestion(("absolute_error", "spearman"), "labels are numbers")
     if labels.kind == "multi":
         metrics: tuple[MetricName, ...] = ("labels_f1", "labels", "micro_f1", "macro_f1")

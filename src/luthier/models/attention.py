@@ -8,6 +8,7 @@ Shapes: T tokens, K key-value heads, G query heads per key-value head, D head wi
 members, L rows, S keys.
 """
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from luthier.errors import ModelError
 from luthier.models import varlen
 from luthier.models.layout import Block, FlatLayout, Scoring
-from luthier.models.whole import WholeBlock
+from luthier.models.whole import Run, WholeBlock
 
 FLAT = "luthier_flat"
 """Name of the implementation in transformers' attention registry."""
@@ -77,9 +78,10 @@ class _FlatAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: FlatLayout,
                 scoring: Scoring) -> Tensor:  # fmt: skip
-        num_heads, _, groups, _ = query.shape
+        groups = query.shape[2]
         output, kept = _with_one_more(query), []
-        for block in layout.blocks(num_heads, groups, query.device):
+        blocks, runs = _pieces(query, layout, scoring)
+        for block in blocks:
             keys = block.keys_within(scoring.window)
             shares, _ = _shares(
                 _taken(query, block.rows), _taken(key, keys), block, groups, scoring
@@ -88,21 +90,23 @@ class _FlatAttention(torch.autograd.Function):
                 kept.append(shares)
             mixed = torch.bmm(shares, _taken(value, keys))
             _put(output, block.places, mixed)
-        ctx.save_for_backward(query, key, value, *kept)
+        kept += [run.forward(query, key, value, output, scoring.scale) for run in runs]
+        ctx.save_for_backward(query, key, value, output if runs else None, *kept)
         ctx.layout, ctx.scoring = layout, scoring
         return output[:, :-1]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, *kept = ctx.saved_tensors
+        query, key, value, output, *kept = ctx.saved_tensors
         scoring: Scoring = ctx.scoring
         next_kept = iter(kept)
-        num_heads, _, groups, _ = query.shape
+        groups = query.shape[2]
         grad_query = _with_one_more(query)
         # A shared prefix collects the gradients of all its continuations: float32 keeps them exact.
         grad_key = torch.zeros_like(key, dtype=torch.promote_types(key.dtype, torch.float32))
         grad_value = torch.zeros_like(grad_key)
-        for block in ctx.layout.blocks(num_heads, groups, query.device):
+        blocks, runs = _pieces(query, ctx.layout, scoring)
+        for block in blocks:
             keys = block.keys_within(scoring.window)
             rows, seen = _taken(query, block.rows), _taken(key, keys)
             if _is_kept(keys, scoring):
@@ -120,7 +124,24 @@ class _FlatAttention(torch.autograd.Function):
             _put(grad_query, block.places, _scaled_product(grad_scores, seen, scoring.scale))
             _add(grad_key, keys, torch.bmm(grad_scores.transpose(1, 2), rows))
         grad_key.mul_(scoring.scale)
+        for run, sums in zip(runs, next_kept, strict=True):
+            computed = query, key, value, output
+            parts = run.backward(gradients[0], computed, sums, scoring.scale)
+            for whole, part in zip((grad_query, grad_key, grad_value), parts, strict=True):
+                run.of(whole).copy_(part)
         return grad_query[:, :-1], grad_key.to(key.dtype), grad_value.to(value.dtype), None, None
+
+
+def _pieces(
+    query: Tensor, layout: FlatLayout, scoring: Scoring
+) -> tuple[list[Block | WholeBlock], list[Run]]:
+    """The blocks of a batch, and what a fused kernel computes where nothing bounds the scores."""
+    num_heads, _, groups, _ = query.shape
+    is_plain = groups == 1 and scoring.window is None and scoring.cap is None
+    is_fused = is_plain and query.device.type == "cpu"
+    pieces: Sequence[Any] = layout.blocks(num_heads, groups, query.device, is_fused=is_fused)
+    runs = [piece for piece in pieces if isinstance(piece, Run)]
+    return [piece for piece in pieces if not isinstance(piece, Run)], runs
 
 
 def _is_kept(keys: Tensor, scoring: Scoring) -> bool:

@@ -138,11 +138,16 @@ class FlatLayout:
         """Tokens that ask."""
         return sum(self.lengths[self.num_known :])
 
-    def blocks(self, num_heads: int, groups: int, device: torch.device) -> tuple[Block, ...]:
-        """All rows in blocks, for key-value heads of so many query heads; made once, and kept."""
+    def blocks(
+        self, num_heads: int, groups: int, device: torch.device, *, is_fused: bool = False
+    ) -> tuple[Block, ...]:
+        """All rows in blocks, for key-value heads of so many query heads; made once, and kept.
+
+        With `is_fused`, those that a fused kernel computes faster are left to it.
+        """
         return self.once(
-            ("blocks", num_heads, groups, device),
-            lambda: tuple(self._cut(num_heads, groups, device)),
+            ("blocks", num_heads, groups, device, is_fused),
+            lambda: tuple(self._cut(num_heads, groups, device, is_fused)),
         )
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
@@ -203,7 +208,9 @@ class FlatLayout:
                 ]
         return stretches
 
-    def _cut(self, num_heads: int, groups: int, device: torch.device) -> list[Block]:
+    def _cut(
+        self, num_heads: int, groups: int, device: torch.device, is_fused: bool
+    ) -> list[Block]:
         alike: dict[tuple[int, int], list[Stretch]] = {}
         for stretch in self._stretches(_rounded(max(1, TILE // groups))):
             rounded = _rounded(stretch.end - stretch.start)

@@ -10,7 +10,7 @@ from luthier.data import Row
 from luthier.data.labelled import PAIR_FIELDS, TEXT_FIELDS
 from luthier.errors import ConfigError, DataError
 from luthier.evaluation import Prediction
-from luthier.models import choose_device, load_encoder, precision
+from luthier.models import choose_device, load_encoder, peak_memory, precision
 from luthier.pipeline.asking import Answering, Numbers, Reader, stream
 from luthier.pipeline.encoding import ReadEncoding, text_limit
 from luthier.pipeline.recorded import resolved_recipe
@@ -47,6 +47,10 @@ class TunedReader:
     def stream(self, texts: Iterable[tuple[str, str | None]]) -> Iterator[Prediction | Numbers]:
         """Answers or vectors, one for each of any number of texts."""
         return stream(texts, self.reader, self.answering)
+
+    def peak_bytes(self) -> int:
+        """Peak memory of this process so far, or of the device."""
+        return peak_memory()
 
 
 def _both(text: str | tuple[str, str]) -> tuple[str, str | None]:

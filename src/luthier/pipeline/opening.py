@@ -83,8 +83,15 @@ class TunedModel:
 
 
 def open_model(run: Run) -> TunedModel:
-    """Load what a run made. Raises ConfigError when it has made nothing yet."""
+    """Load what a run made. Raises ConfigError when it has made nothing yet, or writes nothing."""
     recipe = resolved_recipe(run)
+    if reads_texts(run):
+        raise ConfigError(
+            f"was tuned by {recipe.method.kind} and reads texts, but writes none",
+            where=run.id,
+            accepted="a run of a method whose models write",
+            advice=f"ask it with: luthier predict {run.id} --input texts.jsonl",
+        )
     adapter, whole = run.path("adapter"), run.path("model")
     if not adapter.is_dir() and not whole.is_dir():
         raise ConfigError(

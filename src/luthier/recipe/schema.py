@@ -182,7 +182,8 @@ class Classify(Section):
     kind: Literal["classify"] = "classify"
     """Name of the method."""
     labels: Literal["auto", "single", "multi", "number"] = "auto"
-    """One label a row, any number (lists), or a number; auto takes it from the rows."""
+    """One label a row, any number (lists), or a number; auto takes it from the rows, and a few
+    whole numbers for names of classes: set number where they are grades, such as stars."""
     head: Literal["auto", "own", "pooled"] = "auto"
     """What answers: the architecture's own classification head, or a linear layer on the text's
     vector; auto takes the latter for sentence-transformers models and few rows."""
@@ -340,7 +341,7 @@ TEXT_METHODS = ("classify", "embed")
 MetricName = Literal[
     "exact", "json", "fields", "regex", "chrf", "rouge_l", "preference_probability", "preference",
     "loss", "accuracy", "balanced_accuracy", "macro_f1", "log_loss", "labels", "labels_f1",
-    "micro_f1", "absolute_error", "spearman", "ndcg_10", "mrr_10", "recall_10",
+    "micro_f1", "absolute_error", "quadratic_kappa", "spearman", "ndcg_10", "mrr_10", "recall_10",
 ]  # fmt: skip
 
 

@@ -9,7 +9,15 @@ from luthier.tokens.encoded import (
 )
 from luthier.tokens.encoding import encode_chat, encode_pair, encode_prompt, encode_text
 from luthier.tokens.ledger import Dropped, EncodedSplit, Ledger, check_ledger, encode_split
-from luthier.tokens.preview import Stretch, preview_page, shown_sequences, stretches
+from luthier.tokens.preview import (
+    Shown,
+    Stretch,
+    preview_page,
+    shown_example,
+    shown_sequences,
+    shown_texts,
+    stretches,
+)
 from luthier.tokens.templates import ChatTemplate
 from luthier.tokens.texts import (
     Cut,
@@ -34,6 +42,7 @@ __all__ = [
     "EncodedText",
     "EncodedTexts",
     "Ledger",
+    "Shown",
     "Stretch",
     "TextSplit",
     "Tokenized",
@@ -47,6 +56,8 @@ __all__ = [
     "encode_texts",
     "preview_page",
     "read_texts",
+    "shown_example",
     "shown_sequences",
+    "shown_texts",
     "stretches",
 ]

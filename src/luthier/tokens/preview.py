@@ -1,10 +1,11 @@
-"""A chat as the model will see it: its tokens, and which of them it learns."""
+"""A row as the model will see it: its tokens, and what of it is learnt."""
 
 import html
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
+from luthier.data import Example, Labelled, Pair
 from luthier.tokens.encoded import (
     IGNORED,
     Encoded,
@@ -12,6 +13,7 @@ from luthier.tokens.encoded import (
     EncodedPair,
     EncodedRated,
 )
+from luthier.tokens.texts import EncodedTexts
 from luthier.tokens.tokenizer import Tokenizer
 
 
@@ -21,6 +23,42 @@ class Stretch:
 
     text: str
     is_learnt: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A sequence, or the texts of a row, to be looked at."""
+
+    heading: str
+    stretches: tuple[Stretch, ...]
+
+
+def shown_example(tokenizer: Tokenizer, example: EncodedExample) -> list[Shown]:
+    """What an example of a model that writes is learnt from, sequence by sequence."""
+    return [
+        Shown(
+            f"{encoded.example_id}: {len(encoded.input_ids)} tokens, "
+            f"{encoded.num_supervised} learnt",
+            tuple(stretches(tokenizer, encoded)),
+        )
+        for encoded in shown_sequences(example)
+    ]
+
+
+def shown_texts(tokenizer: Tokenizer, example: Example, encoded: EncodedTexts) -> Shown:
+    """The texts of a row, each on a line, and what is learnt about them."""
+    texts = [tokenizer.decode(text.input_ids, keep_special=True) for text in encoded.texts]
+    found = [Stretch("\n".join(texts) + "\n", is_learnt=False), *_learnt(example)]
+    return Shown(f"{encoded.example_id}: {encoded.num_tokens} tokens", tuple(found))
+
+
+def _learnt(example: Example) -> list[Stretch]:
+    """The labels of a row; nothing of texts that belong together."""
+    if isinstance(example, Labelled):
+        return [Stretch(example.target.content or "no label", is_learnt=True)]
+    if isinstance(example, Pair) and example.score is not None:
+        return [Stretch(example.target.content, is_learnt=True)]
+    return []
 
 
 def stretches(tokenizer: Tokenizer, encoded: Encoded) -> Iterator[Stretch]:
@@ -45,18 +83,15 @@ def shown_sequences(example: EncodedExample) -> list[Encoded]:
     ]
 
 
-def preview_page(tokenizer: Tokenizer, chats: list[Encoded]) -> str:
-    """A page that shows chats with the learnt stretches marked. Needs nothing but a browser."""
+def preview_page(rows: Sequence[Shown]) -> str:
+    """A page that shows rows with the learnt stretches marked. Needs nothing but a browser."""
     blocks = []
-    for encoded in chats:
+    for row in rows:
         body = "".join(
             f"<mark>{html.escape(s.text)}</mark>" if s.is_learnt else html.escape(s.text)
-            for s in stretches(tokenizer, encoded)
+            for s in row.stretches
         )
-        blocks.append(
-            f"<h2>{html.escape(encoded.example_id)}</h2><p>{len(encoded.input_ids)} tokens, "
-            f"{encoded.num_supervised} learnt</p><pre>{body}</pre>"
-        )
+        blocks.append(f"<h2>{html.escape(row.heading)}</h2><pre>{body}</pre>")
     return PAGE.replace("BLOCKS", "\n".join(blocks))
 
 
@@ -66,12 +101,11 @@ PAGE = """<!doctype html>
 <style>
 :root { color-scheme: light dark }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
-h2 { font-size: 1rem; margin: 2rem 0 0 }
-p { margin: 0 0 .4rem; opacity: .7 }
+h2 { font-size: 1rem; margin: 2rem 0 .4rem }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; padding: .8rem; border: 1px solid #8886 }
 mark { background: light-dark(#bfe8c8, #1f5c33); color: inherit }
 </style></head><body><h1>What is learnt</h1>
-<p>Marked text carries loss; the rest is what the model is given.</p>
+<p>Marked text is learnt; the rest is what the model is given.</p>
 BLOCKS
 </body></html>
 """
