@@ -11,10 +11,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import texts
 from benchmarks.measuring import TOLERANCE
 
 RESULTS = Path(__file__).parent / "results"
+LEAST_COSINE = 0.999
+"""Of a vector with its counterpart: they may round in bfloat16."""
 
 Measurement = dict[str, Any]
 
@@ -24,7 +25,7 @@ def main() -> None:
     files = [Path(name) for name in sys.argv[1:]] or sorted(RESULTS.glob("*-*.json"))
     for file in files:
         found = json.loads(file.read_text(encoding="utf-8"))
-        print("\n".join(render(found) if "workload" in found else texts.render(found)))
+        print("\n".join(render(found) if "workload" in found else render_texts(found)))
 
 
 def render(found: dict[str, Any]) -> list[str]:
@@ -53,6 +54,22 @@ def render(found: dict[str, Any]) -> list[str]:
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += ["", *_losses(found), "", _settings(found), ""]
     return lines
+
+
+def render_texts(found: dict[str, Any]) -> list[str]:
+    """The table of a task whose work is equal in what comes out, not step by step."""
+    ours = found["runs"]["luthier"]
+    lines = [f"### {found['task']}", "", "| | seconds | peak GiB | Luthier is | |",
+             "|---|---|---|---|---|"]  # fmt: skip
+    for name, runs in found["runs"].items():
+        seconds = statistics.median(run["seconds"] for run in runs)
+        extra = {k: v for k, v in runs[0].items() if k not in ("seconds", "peak_bytes")}
+        said = ", ".join(f"{k} {v}" for k, v in extra.items())
+        if any(run.get("cosine", 1.0) < LEAST_COSINE for run in runs):
+            said = f"VOID: {said}"
+        ratio = "" if name == "luthier" else _ratio(ours, runs)
+        lines.append(f"| {name} | {seconds:.1f} | {_peak(runs):.2f} | {ratio} | {said} |")
+    return [*lines, ""]
 
 
 def _median(runs: list[Measurement], count: str) -> float:

@@ -13,7 +13,6 @@ measurement a fresh process. "tuned" is one other setting of the peer that shoul
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,13 +24,12 @@ import numpy as np
 
 from benchmarks.environments import python_of
 from benchmarks.run import KEEPS_MEMORY, RESULTS
+from benchmarks.table import render_texts
 from benchmarks.text_rows import FILES
 from benchmarks.workloads import ROOT, model_folder
 
 PER_CLASS = 16
 NUM_TEXTS = 4000
-LEAST_COSINE = 0.999
-"""Of vectors that may round in bfloat16."""
 CONTENDERS: dict[str, dict[str, dict[str, Any]]] = {
     "few": {"luthier": {}, "setfit": {}, "setfit tuned": {"sampling_strategy": "unique"}},
     "encode": {
@@ -58,7 +56,7 @@ def main() -> None:
             for found in _compare(task, arguments.repeats, environments, Path(folder)):
                 place.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
                 print(f"written: {place}", file=sys.stderr, flush=True)
-        print("\n".join(render(found)))
+        print("\n".join(render_texts(found)))
 
 
 def _compare(task: str, repeats: int, environments: Path, folder: Path) -> Iterator[dict[str, Any]]:
@@ -119,30 +117,6 @@ def _least_cosine(ours: Path, theirs: Path) -> float:
     a, b = np.load(ours), np.load(theirs)
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return float(((a * b).sum(1) / lengths).min())
-
-
-def render(found: dict[str, Any]) -> list[str]:
-    """Medians, and ratios of the same repeat."""
-    ours = found["runs"]["luthier"]
-    lines = [
-        f"### {found['task']}",
-        "",
-        "| | seconds | Luthier is | peak GiB | |",
-        "|---|---|---|---|---|",
-    ]
-    for name, runs in found["runs"].items():
-        ratios = [b["seconds"] / a["seconds"] for a, b in zip(ours, runs, strict=True)]
-        ratio = f"{statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f})"
-        seconds = statistics.median(run["seconds"] for run in runs)
-        peak = statistics.median(run["peak_bytes"] for run in runs) / 2**30
-        extra = {k: v for k, v in runs[0].items() if k not in ("seconds", "peak_bytes")}
-        said = ", ".join(f"{k} {v}" for k, v in extra.items())
-        if extra.get("cosine", 1.0) < LEAST_COSINE:
-            said = f"VOID: {said}"
-        lines.append(
-            f"| {name} | {seconds:.1f} | {'' if runs is ours else ratio} | {peak:.2f} | {said} |"
-        )
-    return [*lines, ""]
 
 
 if __name__ == "__main__":

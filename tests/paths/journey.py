@@ -95,7 +95,7 @@ def fresh_luthier(folder: Path, *arguments: str) -> Done:
 
 
 def luthier(folder: Path, *arguments: str, typed: str = "") -> Done:
-    """The same in this process, for starting one takes seconds."""
+    """Run a luthier command in a folder, in this process: starting one takes seconds."""
     out, error, code = io.StringIO(), io.StringIO(), 0
     with (
         chdir(folder), redirect_stdout(out), redirect_stderr(error), warnings.catch_warnings(),

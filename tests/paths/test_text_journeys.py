@@ -282,6 +282,14 @@ def test_files_are_predicted_from_the_command_line(folder: Path, tmp_path: Path)
     )
     assert wrong.code == 2
     assert "accepted" in wrong.error or ".jsonl" in wrong.error
+    for name, said in (("texts.jsonl", "would replace"), ("nowhere/x.jsonl", "has no folder")):
+        refused = luthier(
+            tmp_path, "predict", "labels", "--input", str(texts), "--output",
+            str(tmp_path / name), *place,
+        )  # fmt: skip
+        assert refused.code == 2
+        assert said in refused.error
+    assert json.loads(texts.read_text().splitlines()[0]) == {"text": "lamp on 0"}
     write_rows(texts, [{"text": "lamp"}, {"body": "lamp"}])
     broken = luthier(tmp_path, "predict", "labels", "--input", str(texts), *place)
     assert broken.code == 2

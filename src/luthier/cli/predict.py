@@ -53,6 +53,12 @@ def predict(
             where=f"--output {place}",
             accepted=" or ".join(writers),
         )
+    if not place.parent.is_dir() or place.resolve() == source.resolve():
+        raise ConfigError(
+            "would replace the file that is read" if place.parent.is_dir() else "has no folder",
+            where=f"--output {place}",
+            accepted="another file, in a folder that is there",
+        )
     out = console()
     number = sum(1 for _ in _texts(source))
     begun = time.monotonic()

@@ -143,7 +143,7 @@ class FlatLayout:
     ) -> tuple[Block, ...]:
         """All rows in blocks, for key-value heads of so many query heads; made once, and kept.
 
-        With `is_fused`, those that a fused kernel computes faster are left to it.
+        With `is_fused`, some are what a fused kernel computes (`whole.Run`), where that is faster.
         """
         return self.once(
             ("blocks", num_heads, groups, device, is_fused),

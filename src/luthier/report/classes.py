@@ -12,12 +12,7 @@ from luthier.evaluation.details import Average, ClassDetails, LabelDetail
 from luthier.evaluation.separation import Separation
 from luthier.evaluation.suspects import Suspect
 from luthier.evaluation.values import Estimate
-from luthier.report.numbers import (
-    Unit,
-    count,
-    metric_interval,
-    metric_value,
-)
+from luthier.report.numbers import Unit, WithInterval, count, metric_value, with_interval
 from luthier.report.pictures import calibration_picture, map_picture
 from luthier.report.values import TextDetails
 
@@ -38,20 +33,12 @@ COLUMNS: dict[str, tuple[str, Unit]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """A share with its interval, in words."""
-
-    value: str
-    interval: str
-
-
-@dataclass(frozen=True, slots=True)
 class LabelLine:
     """One label, or an average over them: of the tuned model, and its F1 before."""
 
     label: str
     support: str
-    figures: tuple[Share, ...]
+    figures: tuple[WithInterval, ...]
     """Those of `COLUMNS`."""
     f1_before: str
     is_average: bool = False
@@ -80,8 +67,8 @@ class Figure:
     """A figure of separation before and after."""
 
     name: str
-    before: Share
-    after: Share
+    before: WithInterval
+    after: WithInterval
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +132,9 @@ def _labels(tuned: ClassDetails, before: ClassDetails | None) -> tuple[LabelLine
         earlier |= {f"{average.name} average": average.f1 for average in before.averages}
 
     def line(name: str, support: str, found: LabelDetail | Average) -> LabelLine:
-        figures = tuple(_estimated(getattr(found, field), unit) for field, unit in COLUMNS.values())
+        figures = tuple(
+            with_interval(getattr(found, field), unit) for field, unit in COLUMNS.values()
+        )
         f1_before = metric_value(earlier[name].value if name in earlier else None, "share")
         return LabelLine(name, support, figures, f1_before, isinstance(found, Average))
 
@@ -188,12 +177,6 @@ def _figures(before: Separation, after: Separation) -> tuple[Figure, ...]:
         ("distance between classes over within", "plain", before.ratio, after.ratio),
     )
     return tuple(
-        Figure(name, _estimated(first, unit), _estimated(second, unit))
+        Figure(name, with_interval(first, unit), with_interval(second, unit))
         for name, unit, first, second in named
-    )
-
-
-def _estimated(estimate: Estimate, unit: Unit) -> Share:
-    return Share(
-        metric_value(estimate.value, unit), metric_interval(estimate.low, estimate.high, unit)
     )

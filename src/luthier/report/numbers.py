@@ -5,7 +5,9 @@ minus and units are joined by a no-break space, so that a number never breaks ac
 """
 
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
+
+from luthier.evaluation.values import Estimate
 
 Unit = Literal["share", "points", "nats", "plain"]
 
@@ -35,6 +37,21 @@ def metric_interval(low: float | None, high: float | None, unit: Unit) -> str:
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return ""
     return _with_percent(f"{_in_unit(low, unit)} to {_in_unit(high, unit)}", unit)
+
+
+class WithInterval(NamedTuple):
+    """A number and its interval, in words."""
+
+    value: str
+    interval: str
+
+
+def with_interval(estimate: Estimate | None, unit: Unit) -> WithInterval:
+    """An estimate in its unit."""
+    if estimate is None:
+        return WithInterval(MISSING, "")
+    interval = metric_interval(estimate.low, estimate.high, unit)
+    return WithInterval(metric_value(estimate.value, unit), interval)
 
 
 def difference(value: float | None, unit: Unit) -> str:

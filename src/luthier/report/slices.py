@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from luthier.evaluation.slices import Slice
-from luthier.report.numbers import count, metric_interval, metric_value
+from luthier.evaluation.values import Estimate
+from luthier.report.numbers import WithInterval, count, with_interval
 from luthier.report.values import TextDetails
 
 
@@ -14,10 +14,8 @@ class SliceLine:
     column: str
     value: str
     num_rows: str
-    after: str
-    after_interval: str
-    before: str
-    before_interval: str
+    after: WithInterval
+    before: WithInterval
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +34,16 @@ def slice_part(details: TextDetails | None) -> SlicePart | None:
         return None
     tuned, *others = details.slices
     unit = tuned.metric.unit
-    earlier: dict[tuple[str, str], Slice] = {}
+    earlier: dict[tuple[str, str], Estimate] = {}
     if others:
-        earlier = {(each.column, each.value): each for each in others[0].parts}
-
-    def shown(each: Slice | None) -> tuple[str, str]:
-        if each is None:
-            return metric_value(None, unit), ""
-        found = each.estimate
-        return metric_value(found.value, unit), metric_interval(found.low, found.high, unit)
-
+        earlier = {(each.column, each.value): each.estimate for each in others[0].parts}
     lines = tuple(
         SliceLine(
             each.column,
             each.value,
             count(each.num_rows),
-            *shown(each),
-            *shown(earlier.get((each.column, each.value))),
+            with_interval(each.estimate, unit),
+            with_interval(earlier.get((each.column, each.value)), unit),
         )
         for each in tuned.parts
     )
