@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from luthier.models import choose_device, load_encoder, precision, probe_devices
-from luthier.pipeline.asking import Reader, stream
+from luthier.pipeline.asking import Reader
 from luthier.tokens import Tokenizer
 
 BUDGET = 8192
@@ -28,9 +28,9 @@ def main() -> None:
     reader = Reader(model, Tokenizer.load(folder, writes=False), limit, BUDGET)
     reader.vectors(job["texts"][:4])
     started = time.perf_counter()
-    vectors = list(stream(((text, None) for text in job["texts"]), reader, None))
+    vectors = reader.vectors(job["texts"])
     seconds = time.perf_counter() - started
-    np.save(job["vectors"], np.array(vectors))
+    np.save(job["vectors"], vectors)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print("\n" + json.dumps({"seconds": seconds, "texts": len(vectors), "peak_bytes": peak}))
 

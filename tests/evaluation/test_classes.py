@@ -484,7 +484,7 @@ def test_wrong_labels_are_suspected_and_named_by_their_place() -> None:
     }
     given_ = [wrong.get(i, label) for i, label in enumerate(labels)]
     train = [
-        Labelled(f"row {i}", Place("rows.jsonl", i + 1), f"text {i}", None, (label,))
+        Labelled(f"row {i}", Place("rows.jsonl", i + 1), f"{labels[i]} text {i}", None, (label,))
         for i, label in enumerate(given_)
     ]
     label_set = LabelSet("single", NAMES, tuple(given_.count(n) for n in NAMES))

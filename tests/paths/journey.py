@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +50,7 @@ def rows(count: int, start: int = 0) -> list[dict[str, object]]:
     ]
 
 
-def write_rows(path: Path, content: list[dict[str, object]]) -> Path:
+def write_rows(path: Path, content: Iterable[Mapping[str, object]]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in content), encoding="utf-8")
     return path
 

@@ -1,6 +1,8 @@
 """Models that read texts, from rows to verdict and prediction, on real tiny encoders."""
 
 import json
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ from pyarrow import parquet
 import luthier as package
 from luthier.data import Labelled
 from luthier.errors import ConfigError, DataError
-from luthier.pipeline import Tuned
+from luthier.pipeline import Tuned, opened_texts
+from luthier.pipeline.predicting import Follow, predict_file
 from tiny_encoders import write_encoder
 
 SETTINGS: dict[str, Any] = {
@@ -307,6 +310,50 @@ def test_files_are_predicted_from_the_command_line(folder: Path, tmp_path: Path)
     refused = luthier(tmp_path, "evaluate", "labels", "--data", str(learnt), *place)
     assert refused.code == 2
     assert "rows that the run learnt from" in refused.error
+
+
+def test_predicting_goes_on_where_it_was_broken_off(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classify, embed = {"kind": "classify", "stages": "one"}, {
+        "kind": "embed", "query_prompt": "what ", "passage_prompt": "the ",
+    }  # fmt: skip
+    monkeypatch.setattr(opened_texts, "AT_ONCE", 4)
+    rows = [{"_id": str(i), "title": "lamp", "text": f"light on {i}"} for i in range(11)]
+    source = write_rows(tmp_path / "texts.jsonl", rows)
+    for data, method, ending in (
+        ("intents", classify, ".jsonl"), ("pairs", embed, ".npy"), ("pairs", embed, ".parquet"),
+    ):  # fmt: skip
+        opened = tuned(folder, data, method, name=f"broken-off-{data}").reader
+        whole, place = tmp_path / f"whole{ending}", tmp_path / f"again{ending}"
+        predict_file(opened, source, whole)
+        with pytest.raises(KeyboardInterrupt):
+            predict_file(opened, source, place, follow=broken_off_after(6))
+        assert not place.exists()
+        (part,) = tmp_path.glob("again*.part")
+        with part.open("ab") as file:
+            file.write(b'{"la')
+        done = predict_file(opened, source, place)
+        assert (done.num_rows, done.num_kept) == (11, 6)
+        assert place.read_bytes() == whole.read_bytes()
+        with pytest.raises(KeyboardInterrupt):
+            predict_file(opened, source, place, follow=broken_off_after(6))
+        source.write_text(source.read_text() + "\n")  # another file now: nothing is kept
+        assert predict_file(opened, source, place).num_kept == 0
+        assert not list(tmp_path.glob("*.part"))
+    found = predict_file(opened, source, tmp_path / "found.npy", as_passages=True)
+    passages = opened.embed([f"lamp\nlight on {i}" for i in range(11)], as_passages=True)
+    np.testing.assert_allclose(np.load(found.place), passages, atol=1e-6)
+    asked = opened.embed([f"lamp\nlight on {i}" for i in range(11)])
+    assert np.abs(passages - asked).max() > 1e-3
+
+
+def broken_off_after(number: int) -> Follow:
+    def follow(answers: Iterator[Any], done: int, total: int) -> Iterator[Any]:
+        yield from islice(answers, number)
+        raise KeyboardInterrupt
+
+    return follow
 
 
 def test_a_preview_shows_texts_and_what_is_learnt_of_them(folder: Path, tmp_path: Path) -> None:

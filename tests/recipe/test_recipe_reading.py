@@ -60,6 +60,7 @@ def test_values_know_their_line_and_overrides_win(tmp_path: Path) -> None:
          "did you mean training.epochs?"),
         (MINIMAL + "learning_rate: 1\n", "did you mean training.learning_rate?"),
         (MINIMAL + "training:\n  epochs: 0\n", "training.epochs is 0; must be greater than 0"),
+        (MINIMAL + "name: my run\n", "name is 'my run'; expected letters, digits, dots"),
         (MINIMAL + "training:\n  epochs: many\n", "expected a whole number, or 'auto'"),
         (MINIMAL + "training:\n  schedule: cosin\n", "expected 'cosine', 'linear' or 'constant'"),
         (MINIMAL + "training:\n  warmup_ratio: 2\n", "expected a value less than 1"),

@@ -82,7 +82,6 @@ def _read_texts(path: Path, report: Report) -> dict[str, tuple[str, Row]]:
     for row in read_rows(path, report):
         name = next((str(row.fields[f]) for f in ID_FIELDS if row.fields.get(f) is not None), "")
         text = row.fields.get("text")
-        title = row.fields.get("title")
         if not name:
             report(Finding(row.place, "missing-field", "_id", "is missing", "a name for the text"))
         elif not isinstance(text, str) or not text.strip():
@@ -92,11 +91,16 @@ def _read_texts(path: Path, report: Report) -> dict[str, tuple[str, Row]]:
             said = f"is {name!r}, as in {found[name][1].place}"
             report(Finding(row.place, "duplicate-id", "_id", said, "a distinct id for every row"))
         else:
-            whole = f"{title}\n{text}" if isinstance(title, str) and title.strip() else text
-            found[name] = whole, row
+            found[name] = with_title(row, text), row
     if not found:
         raise DataError("holds no text", where=str(path), accepted="rows with _id and text")
     return found
+
+
+def with_title(row: Row, text: str) -> str:
+    """The text of a collection as it is found: its row's title, if it has one, stands before."""
+    title = row.fields.get("title")
+    return f"{title}\n{text}" if isinstance(title, str) and title.strip() else text
 
 
 def _slices(row: Row) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Predictions become a verdict: scorers, statistics, comparison, decision. No torch."""
 
 from luthier.evaluation.baselines import (
+    joined,
     label_baselines,
     label_prediction,
     normalized,
@@ -97,6 +98,7 @@ __all__ = [
     "format_p",
     "format_value",
     "from_json",
+    "joined",
     "label_baselines",
     "label_prediction",
     "normalized",

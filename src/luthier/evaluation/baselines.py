@@ -152,17 +152,9 @@ def normalized(vectors: Vectors) -> Vectors:
 def label_baselines(train: Sequence[Labelled], label_set: LabelSet, embed: Embed) -> list[Any]:
     """All simple methods for labels or numbers, fitted to the training rows, cheapest first."""
     from sklearn.exceptions import ConvergenceWarning
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.pipeline import FeatureUnion
 
     texts = [joined(example) for example in train]
-    targets = _targets(train, label_set)
-    words = FeatureUnion(
-        [
-            ("words", TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=1)),
-            ("letters", TfidfVectorizer(sublinear_tf=True, analyzer="char_wb", ngram_range=(2, 4))),
-        ]
-    )
+    targets, words = _targets(train, label_set), word_features()
     vectors = normalized(embed(texts))
 
     def of_words(examples: Sequence[Example]) -> Any:
@@ -189,6 +181,19 @@ def label_baselines(train: Sequence[Labelled], label_set: LabelSet, embed: Embed
     if label_set.kind != "number":
         found.append(NearestNamePredictor(label_set, embed))
     return found
+
+
+def word_features() -> Any:
+    """TF-IDF of words, of two of them, and of letters within them; fitted to texts."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.pipeline import FeatureUnion
+
+    return FeatureUnion(
+        [
+            ("words", TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=1)),
+            ("letters", TfidfVectorizer(sublinear_tf=True, analyzer="char_wb", ngram_range=(2, 4))),
+        ]
+    )
 
 
 def _targets(train: Sequence[Labelled], label_set: LabelSet) -> Numbers:

@@ -12,6 +12,7 @@ from functools import partial
 from math import log
 
 import numpy as np
+from scipy import sparse
 
 from luthier.data import Example, Labelled, LabelSet, as_number
 from luthier.evaluation.values import Metric, Prediction
@@ -35,17 +36,27 @@ class LabelScorer:
 
 @dataclass(frozen=True, slots=True)
 class LabelRows:
-    """Which labels rows have and were given, [n, C] of 0 and 1."""
+    """Which labels rows have and were given, [n, C] of 0 and 1: few of thousands, so sparse."""
 
-    truth: Numbers
-    given: Numbers
+    truth: sparse.csr_array
+    given: sparse.csr_array
 
     def joined(self, other: "LabelRows") -> "LabelRows":
         """These rows, and after them the other's."""
-        return LabelRows(np.vstack((self.truth, other.truth)), np.vstack((self.given, other.given)))
+        truth = sparse.vstack((self.truth, other.truth), format="csr")
+        return LabelRows(truth, sparse.vstack((self.given, other.given), format="csr"))
+
+    def counts(self, weights: Numbers) -> tuple[Numbers, Numbers, Numbers]:
+        """Under R weightings [R, n]: how often each label was given rightly, was given, is there.
+
+        [R, C] each, of the C labels that occur.
+        """
+        is_there = (self.truth + self.given).sum(0) > 0
+        truth, given = self.truth[:, is_there], self.given[:, is_there]
+        return weights @ truth.multiply(given), weights @ given, weights @ truth
 
     def __len__(self) -> int:
-        return len(self.truth)
+        return int(self.truth.shape[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +81,24 @@ def label_rows(
 ) -> LabelRows:
     """Labels as arrays; labels that the set does not have stand in a column of their own."""
     place = {name: i for i, name in enumerate(names)}
-    truth, given = np.zeros((2, len(examples), len(names) + 1))
-    for row, (prediction, example) in enumerate(zip(predictions, examples, strict=True)):
-        assert isinstance(example, Labelled), "a classifier's rows are labelled"
-        truth[row, [place.get(label, len(names)) for label in example.labels]] = 1
-        given[row, [place.get(label, len(names)) for label in prediction.labels]] = 1
-    return LabelRows(truth, given)
+
+    def table(labels: Sequence[Sequence[str]]) -> sparse.csr_array:
+        columns = [{place.get(label, len(names)) for label in each} for each in labels]
+        starts = np.cumsum([0, *map(len, columns)])
+        flat = np.array([column for each in columns for column in each], dtype=np.int64)
+        shape = (len(labels), len(names) + 1)
+        return sparse.csr_array((np.ones(len(flat)), flat, starts), shape=shape)
+
+    return LabelRows(
+        table([example.labels for example in examples if isinstance(example, Labelled)]),
+        table([prediction.labels for prediction in predictions]),
+    )
 
 
 def macro_f1(rows: LabelRows, weights: Numbers) -> Numbers:
     """Mean of the labels' F1 [R], over labels that rows have or were given."""
-    right = weights @ (rows.truth * rows.given)
-    total = weights @ rows.truth + weights @ rows.given
+    right, given, support = rows.counts(weights)
+    total = given + support
     f1 = np.divide(2 * right, total, out=np.zeros_like(right), where=total > 0)
     counted: Numbers = f1.sum(1) / np.maximum(1, (total > 0).sum(1))
     return counted
@@ -89,8 +106,8 @@ def macro_f1(rows: LabelRows, weights: Numbers) -> Numbers:
 
 def micro_f1(rows: LabelRows, weights: Numbers) -> Numbers:
     """F1 [R] over all labels of all rows together."""
-    right = (weights @ (rows.truth * rows.given)).sum(1)
-    total = (weights @ rows.truth + weights @ rows.given).sum(1)
+    right, given, support = (x.sum(1) for x in rows.counts(weights))
+    total = given + support
     found: Numbers = np.divide(2 * right, total, out=np.zeros_like(right), where=total > 0)
     return found
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import sparse
 
 from luthier.data import Example, LabelSet
 from luthier.evaluation.calibration import Calibration, calibrate
@@ -79,17 +80,19 @@ def class_details(
     """The details of one system's predictions."""
     names = label_set.names
     rows = label_rows(names, predictions, examples)
-    truth, given = (side[:, :-1] for side in (rows.truth, rows.given))
+    truth, given = (side[:, :-1] for side in (rows.truth, rows.given))  # of known labels
     scores = _probabilities(predictions, len(names))
     is_single = label_set.kind == "single"
-    judged = _Judged(truth, given, scores, evaluation, _weights(len(truth), len(names), seed))
+    judged = _Judged(truth, given, scores, evaluation, _weights(len(rows), len(names), seed))
     labels = tuple(judged.label(i, name) for i, name in enumerate(names))
     return ClassDetails(
         system=system,
         labels=labels,
         averages=judged.averages(),
         confusion=_confusion(rows.truth, rows.given) if is_single else (),
-        calibration=None if scores is None else calibrate(truth, scores, is_single=is_single),
+        calibration=None
+        if scores is None
+        else calibrate(truth.toarray(), scores, is_single=is_single),
     )
 
 
@@ -113,15 +116,15 @@ class _Judged:
 
     def __init__(
         self,
-        truth: Numbers,
-        given: Numbers,
+        truth: sparse.csr_array,
+        given: sparse.csr_array,
         scores: Numbers | None,
         evaluation: Evaluation,
         weights: Numbers,
     ) -> None:
-        self.truth, self.evaluation = truth, evaluation
+        self.num_rows, self.evaluation = len(weights[0]), evaluation
         self.right, self.given, self.support = (
-            weights @ side for side in (truth * given, given, truth)
+            weights @ side for side in (truth.multiply(given), given, truth)
         )  # [1 + R, C] each
         self.precision = _share(self.right, self.given)
         self.recall = _share(self.right, self.support)
@@ -130,7 +133,7 @@ class _Judged:
         if scores is not None and truth.shape[1] <= MAX_RANKED:
             for i in range(truth.shape[1]):
                 self.auroc[:, i], self.average_precision[:, i] = ranking_figures(
-                    truth[:, i], scores[:, i], weights
+                    truth[:, [i]].toarray()[:, 0], scores[:, i], weights
                 )
 
     def label(self, i: int, name: str) -> LabelDetail:
@@ -173,7 +176,7 @@ class _Judged:
         if not np.isfinite(values[0]):
             return UNKNOWN
         low, high = percentiles(values[1:], self.evaluation.confidence)
-        return Estimate(float(values[0]), low, high, len(self.truth), "percentile bootstrap")
+        return Estimate(float(values[0]), low, high, self.num_rows, "percentile bootstrap")
 
 
 def _share(part: Numbers, whole: Numbers) -> Numbers:
@@ -206,7 +209,7 @@ def ranking_figures(truth: Numbers, scores: Numbers, weights: Numbers) -> tuple[
     )
 
 
-def _confusion(truth: Numbers, given: Numbers) -> tuple[tuple[int, ...], ...]:
+def _confusion(truth: sparse.csr_array, given: sparse.csr_array) -> tuple[tuple[int, ...], ...]:
     """Without the column of labels that the set does not have, which no row is given."""
     from sklearn.metrics import confusion_matrix
 

@@ -20,7 +20,7 @@ from luthier.evaluation.values import Comparison, Estimate, Metric, Prediction, 
 from luthier.recipe import Evaluation
 
 Numbers = npt.NDArray[np.float64]
-CHUNK = 2**24
+CHUNK = 2**22
 """Weights held at once."""
 
 

@@ -24,8 +24,6 @@ from luthier.tokens import Tokenizer, read_texts
 T = TypeVar("T")
 Numbers = npt.NDArray[np.floating[Any]]
 LABELS_FILE = "labels.json"
-AT_ONCE = 4096
-"""Texts that are held at once while a file of any size is answered."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +183,7 @@ class RankingPredictor:
             self.reader.vectors([e.prompt[0].content for e in examples], prompt=asked)
         )
         predictions = []
-        for chosen in _in_parts(range(len(examples)), 256):
+        for chosen in in_parts(range(len(examples)), 256):
             scores = queries[list(chosen)] @ passages.T
             for i, row in zip(chosen, scores, strict=True):
                 best = np.argsort(-row, kind="stable")[: self.depth]
@@ -223,22 +221,7 @@ class NeighbourPredictor:
         ]
 
 
-def stream(
-    texts: Iterable[tuple[str, str | None]], reader: Reader, answering: Answering | None
-) -> Iterator[Prediction | Numbers]:
-    """Answers, or vectors [D], one for each of any number of texts; few are held at once."""
-    number = 0
-    for some in _in_parts(texts, AT_ONCE):
-        if answering is None:
-            asked, _ = reader.prompts
-            yield from reader.vectors([text for text, _ in some], prompt=asked)
-        else:
-            ids = [str(number + i) for i in range(len(some))]
-            yield from answering.predictions(ids, reader.logits(some))
-        number += len(some)
-
-
-def _in_parts(items: Iterable[T], size: int) -> Iterator[list[T]]:
+def in_parts(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """Lists of at most so many neighbours."""
     rest = iter(items)
     while part := list(islice(rest, size)):

@@ -8,14 +8,18 @@ from typing import Any
 
 from luthier.data import Row
 from luthier.data.labelled import PAIR_FIELDS, TEXT_FIELDS
+from luthier.data.retrieval import with_title
 from luthier.errors import ConfigError, DataError
 from luthier.evaluation import Prediction
 from luthier.models import choose_device, load_encoder, peak_memory, precision
-from luthier.pipeline.asking import Answering, Numbers, Reader, stream
+from luthier.pipeline.asking import Answering, Numbers, Reader, in_parts
 from luthier.pipeline.encoding import ReadEncoding, text_limit
 from luthier.pipeline.recorded import resolved_recipe
 from luthier.recipe import TEXT_METHODS, Classify, Recipe, settled
 from luthier.runs import Run
+
+AT_ONCE = 4096
+"""Texts that are held at once while a file of any size is answered."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +48,18 @@ class TunedReader:
         """Vectors [n, D] float32 of texts, asked with, or to be found."""
         return self.reader.vectors(texts, prompt=self.reader.prompts[as_passages])
 
-    def stream(self, texts: Iterable[tuple[str, str | None]]) -> Iterator[Prediction | Numbers]:
-        """Answers or vectors, one for each of any number of texts."""
-        return stream(texts, self.reader, self.answering)
+    def stream(
+        self, texts: Iterable[tuple[str, str | None]], *, as_passages: bool = False
+    ) -> Iterator[Prediction | Numbers]:
+        """Answers or vectors, one for each of any number of texts; few are held at once."""
+        number = 0
+        for some in in_parts(texts, AT_ONCE):
+            if self.answering is None:
+                yield from self.embed([text for text, _ in some], as_passages=as_passages)
+            else:
+                ids = [str(number + i) for i in range(len(some))]
+                yield from self.answering.predictions(ids, self.reader.logits(some))
+            number += len(some)
 
     def peak_bytes(self) -> int:
         """Peak memory of this process so far, or of the device."""
@@ -93,15 +106,19 @@ def open_reader(run: Run) -> TunedReader:
     return TunedReader(run, recipe, reader, answering)
 
 
-def text_of(row: Row) -> tuple[str, str | None]:
-    """The text of a row to be answered, or both. Raises DataError when it has none."""
+def text_of(row: Row, *, as_passage: bool = False) -> tuple[str, str | None]:
+    """The text of a row to be answered, or both; a passage's title stands before its text.
+
+    Raises DataError when it has none.
+    """
     fields = row.fields
     for names in sorted((*TEXT_FIELDS, *PAIR_FIELDS), key=len, reverse=True):
         # A query alone is a text to be embedded too.
         asked = names if names in TEXT_FIELDS else names[:1]
         if all(isinstance(fields.get(name), str) and fields[name].strip() for name in asked):
             found = [str(fields[name]) for name in asked]
-            return found[0], found[1] if len(found) > 1 else None
+            first = with_title(row, found[0]) if as_passage else found[0]
+            return first, found[1] if len(found) > 1 else None
     raise DataError(
         f"has the fields {', '.join(fields) or 'none'}",
         where=str(row.place),

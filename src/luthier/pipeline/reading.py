@@ -1,9 +1,9 @@
 """The work of methods whose models read whole texts: classifiers and embeddings."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,14 @@ from luthier.evaluation import (
     BM25Predictor,
     Kind,
     Predictor,
+    Suspect,
     SystemResult,
     TfidfSearchPredictor,
     TfidfSimilarityPredictor,
     class_details,
     draw_map,
     find_suspects,
+    joined,
     label_baselines,
     slices_of,
     strongest_baseline,
@@ -36,20 +38,21 @@ from luthier.pipeline.asking import (
     SimilarityPredictor,
 )
 from luthier.pipeline.encoding import ReadEncoding, text_limit
+from luthier.pipeline.events import Note
 from luthier.pipeline.judging import scorers_of
 from luthier.pipeline.learning import Circumstances
 from luthier.pipeline.preparing import Prepared
 from luthier.pipeline.read_learning import answering_of, learn_to_read
-from luthier.pipeline.work import TUNED, Desk, replace_folder
+from luthier.pipeline.work import TUNED, Desk
 from luthier.recipe import Classify, Recipe, settled
 from luthier.report import TextDetails
-from luthier.runs import Run
+from luthier.runs import Run, atomic_folder, write_atomically
 from luthier.training import Outcome
 
 UNTUNED = "model at the start"
-MAX_SUSPECT_ROWS = 20_000
-"""Training rows up to which labels are doubted: cross-validation takes minutes beyond."""
-VECTORS = "vectors-before.npy"
+MAX_DOUBTED = 10**6
+"""Training rows times labels up to which labels are doubted: it takes minutes beyond."""
+VECTORS, SUSPECTS = "vectors-before.npy", "suspects.json"
 
 
 @dataclass
@@ -115,6 +118,7 @@ class ReadingWork:
             remembered = _Remembered(reader, desk.answered(UNTUNED))
             for predictor in label_baselines(train, labels, remembered.embed):
                 yield predictor, "baseline"
+            self._keep_suspects(train, remembered, desk)
 
     def _keep_vectors(self, reader: Reader, desk: Desk) -> None:
         """Vectors of the held-out rows before tuning, for the map; kept for a resumed run."""
@@ -124,6 +128,20 @@ class ReadingWork:
             found = _vectors(reader, self.prepared.test, desk.answered(UNTUNED))
             with place.open("wb") as file:
                 npy.write_array(file, found)
+
+    def _keep_suspects(
+        self, train: Sequence[Labelled], remembered: "_Remembered", desk: Desk
+    ) -> None:
+        """Rows with doubtful labels, found before the model knows them; kept for the report."""
+        place, labels = desk.run.path("evaluation", SUSPECTS), self.prepared.labels
+        if labels is None or place.is_file():
+            return
+        found: Sequence[Suspect] = ()
+        if len(train) * labels.num_labels <= MAX_DOUBTED:
+            desk.observe(Note("look for doubtful labels"))
+            vectors = remembered.embed([joined(example) for example in train])
+            found = find_suspects(train, vectors, labels, seed=self._recipe.training.seed)
+        write_atomically(place, json.dumps([asdict(suspect) for suspect in found]))
 
     def learn(self, model: Encoder, circumstances: Circumstances) -> tuple[Outcome, Encoder]:
         """Train as the recipe says."""
@@ -156,14 +174,12 @@ class ReadingWork:
             max_length=text_limit(self._recipe, model.pooling.max_length),
         )
 
-        def write(folder: Path) -> None:
+        with atomic_folder(run.path("model")) as folder:
             save_encoder(
                 model, folder, self.prepared.source.path, answering.names if answering else ()
             )
             if answering is not None:
                 answering.write(folder)
-
-        replace_folder(run.path("model"), write)
 
     def details(
         self, model: Encoder, systems: list[SystemResult], desk: Desk
@@ -193,17 +209,8 @@ class ReadingWork:
                 evaluation,
                 seed=seed,
             )
-        return TextDetails(slices, found, class_map, self._suspects(reader, desk))
-
-    def _suspects(self, reader: Reader, desk: Desk) -> Any:
-        train = [e for e in self.prepared.train.examples if isinstance(e, Labelled)]
-        labels = self.prepared.labels
-        if labels is None or len(train) > MAX_SUSPECT_ROWS:
-            return ()
-        vectors = _vectors(reader, train, desk.answered(TUNED))
-        return find_suspects(
-            train, vectors.astype(np.float64), labels, seed=self._recipe.training.seed
-        )
+        suspects = json.loads(desk.run.path("evaluation", SUSPECTS).read_text("utf-8"))
+        return TextDetails(slices, found, class_map, tuple(Suspect(**each) for each in suspects))
 
 
 def _texts(example: Example) -> Sequence[str]:

@@ -4,10 +4,8 @@
 write answers and for models that read whole texts.
 """
 
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from luthier.evaluation import AnyScorer, Kind, Predictor, SystemResult
@@ -70,12 +68,3 @@ class Work(Protocol):
     def details(self, model: Any, systems: list[SystemResult], desk: Desk) -> TextDetails | None:
         """What else the report shows of the systems, the tuned one last."""
         ...
-
-
-def replace_folder(place: Path, write: Callable[[Path], None]) -> None:
-    """Write a folder under another name first, and put it in its place when it is whole."""
-    unfinished = place.with_name(f".{place.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    write(unfinished)
-    shutil.rmtree(place, ignore_errors=True)
-    unfinished.rename(place)

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from luthier.data import Chat
 from luthier.evaluation import AnyScorer, Kind, Predictor, SystemResult, build_scorers
@@ -12,10 +11,10 @@ from luthier.pipeline.learning import Circumstances, learn
 from luthier.pipeline.predictors import ZERO_SHOT, LocalPredictor, choose_shots
 from luthier.pipeline.preparing import Prepared
 from luthier.pipeline.starting import load_start
-from luthier.pipeline.work import TUNED, Desk, replace_folder
+from luthier.pipeline.work import TUNED, Desk
 from luthier.recipe import LoRA, settled
 from luthier.report import TextDetails
-from luthier.runs import Run
+from luthier.runs import Run, atomic_folder
 from luthier.training import Outcome
 
 
@@ -79,15 +78,12 @@ class WritingWork:
     def save(self, model: LanguageModel, run: Run) -> None:
         """Write what learnt into the run's folder: an adapter, or the whole model."""
         source = self.prepared.source.path
-
-        def write(folder: Path) -> None:
+        is_adapter = isinstance(self.prepared.recipe.tuning, LoRA)
+        with atomic_folder(run.path("adapter" if is_adapter else "model")) as folder:
             if is_adapter:
                 save_adapter(model, folder)
             else:
                 save_model(model, folder, source)
-
-        is_adapter = isinstance(self.prepared.recipe.tuning, LoRA)
-        replace_folder(run.path("adapter" if is_adapter else "model"), write)
 
     def details(
         self, model: LanguageModel, systems: list[SystemResult], desk: Desk

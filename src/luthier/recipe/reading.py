@@ -297,6 +297,8 @@ def _expected(error: Any) -> str:
     if error["type"] == "literal_error":
         return f"expected {context['expected']}"
     kinds = {
+        "string_pattern_mismatch": "letters, digits, dots, hyphens and underscores only",
+        "string_too_long": f"at most {context.get('max_length')} characters",
         "int": "a whole number", "float": "a number", "string": "text", "tuple": "a list",
         "path": "a path", "model": "a section", "bool": "true or false",
     }  # fmt: skip
