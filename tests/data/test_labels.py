@@ -277,6 +277,13 @@ def test_what_is_wrong_with_a_collection_is_found(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_title_alone_is_a_text(tmp_path: Path) -> None:
+    corpus: Rows = [{"_id": "d1", "text": "", "title": "One"}]
+    found, findings = collection(tmp_path, corpus, QUERIES, HEADER + "q1\td1\t2\n")
+    assert found.texts == {"d1": "One"}
+    assert not findings
+
+
 def test_queries_that_nothing_answers_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no query has a text that answers it"):
         collection(tmp_path, CORPUS, QUERIES, HEADER)
@@ -292,3 +299,13 @@ def test_held_out_pairs_are_a_collection_of_their_own(tmp_path: Path) -> None:
     assert list(found.texts.values()) == ["b", "n", "d"]
     by_text = {q.text: {found.texts[name] for name, _ in q.relevant} for q in found.queries}
     assert by_text == {"a": {"b", "d"}, "c": {"b"}}
+
+
+def test_held_out_numbers_are_numbers(tmp_path: Path) -> None:
+    train: Rows = [{"text": f"t{i}", "label": i + 0.5} for i in range(30)]
+    data = Data(
+        train=written(tmp_path, train, "train.jsonl"),
+        test=written(tmp_path, [{"text": "x", "label": "N/A"}], "test.jsonl"),
+    )
+    (error,) = [f for f in read_dataset(data).findings if f.severity == "error"]
+    assert str(error).startswith(f"{tmp_path}/test.jsonl:1 label is 'N/A'; expected a number")

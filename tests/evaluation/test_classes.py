@@ -288,6 +288,18 @@ def test_details_tell_label_by_label_as_scikit_learn_does() -> None:
     assert sum(b.n for b in details.calibration.bins) == 120
 
 
+def test_averages_leave_out_labels_that_a_resample_does_not_hold() -> None:
+    names = ("bad", "fine", "good")
+    label_set = LabelSet("single", names, (30, 30, 1))
+    labels = [names[i % 2] for i in range(60)] + ["good"]
+    examples = rows([(label,) for label in labels])
+    sure = np.eye(3)[[names.index(label) for label in labels]]
+    predictions = Fixed("x", label_set, sure).predict(examples)
+    macro = class_details("x", predictions, examples, label_set, SETTINGS, seed=0).averages[0]
+    for found in (macro.precision, macro.recall, macro.f1):
+        assert (found.value, found.low, found.high) == (1.0, 1.0, 1.0), "nothing is ever wrong"
+
+
 def test_a_label_that_no_row_has_is_not_judged() -> None:
     examples, shares = drawn(40, 0.7)
     kept = [i for i, e in enumerate(examples) if e.labels[0] != NAMES[0]]
@@ -437,6 +449,11 @@ def test_simple_methods_learn_what_is_simple() -> None:
         p.name: [a.text for a in p.predict(test)] for p in label_baselines(train, label_set, embed)
     }
     right = ["good", "bad"]
+
+    def never(texts: Sequence[str]) -> np.ndarray:
+        raise AssertionError("nothing is computed before it is asked for")
+
+    label_baselines(train, label_set, never)
     assert found["TF-IDF, linear"] == right
     assert found["nearest neighbours"] == right
     assert found["linear probe"] == right
@@ -444,6 +461,23 @@ def test_simple_methods_learn_what_is_simple() -> None:
     assert "nearest label name" in found
     assert readable("HassTurnOn") == "hass turn on"
     assert readable("noun.body-part") == "noun body part"
+
+
+def test_simple_methods_know_rows_that_have_one_tag_or_none() -> None:
+    train = [
+        Labelled(f"{i}", Place("f", i), text, None, labels, "list")
+        for i, (text, labels) in enumerate([("bad word", ("toxic",)), ("kind word", ())] * 8, 1)
+    ]
+    label_set = LabelSet("multi", ("toxic",), (8,))
+
+    def embed(texts: Sequence[str]) -> np.ndarray:
+        return np.array([[float("bad" in text), 0.1] for text in texts])
+
+    for method in label_baselines(train, label_set, embed):
+        found = method.predict(train[:2])
+        assert [len(p.probabilities) for p in found] == [1, 1], method.name
+        if method.name.startswith(("TF-IDF", "linear", "nearest neigh")):
+            assert [p.labels for p in found] == [("toxic",), ()], method.name
 
 
 def clouds(spread: float, n: int = 60) -> tuple[list[str], np.ndarray]:
@@ -474,6 +508,13 @@ def test_the_map_tells_classes_that_came_apart() -> None:
         assert other.low is not None
     again = draw_map(ids, labels, (loose, tight), frozenset({"bad", "fine"}), SETTINGS, seed=0)
     assert again == found
+
+
+def test_nothing_is_drawn_where_every_row_has_a_label_of_its_own() -> None:
+    vectors = np.eye(4)
+    found = draw_map(["1", "2", "3", "4"], list("abcd"), (vectors, vectors), frozenset("abcd"),
+                     SETTINGS, seed=0)  # fmt: skip
+    assert found is None
 
 
 def test_wrong_labels_are_suspected_and_named_by_their_place() -> None:

@@ -12,10 +12,12 @@ from journey import luthier, write_rows
 from pyarrow import parquet
 
 import luthier as package
-from luthier.data import Labelled
+from luthier.data import Labelled, Place, Row
 from luthier.errors import ConfigError, DataError
-from luthier.pipeline import Tuned, opened_texts
+from luthier.pipeline import Tuned, evaluate_run, opened_texts, prepare
 from luthier.pipeline.predicting import Follow, predict_file
+from luthier.pipeline.recorded import resolved_recipe
+from luthier.recipe import ReadRecipe
 from tiny_encoders import write_encoder
 
 SETTINGS: dict[str, Any] = {
@@ -168,6 +170,82 @@ def test_a_classifier_is_tuned_judged_and_asked(
     details = report(run)["details"]
     assert {s["value"] for s in details["slices"][0]["parts"]} == {"de", "en"}
     assert len(details["class_map"]["before"]) == len(run.evaluation.examples)
+
+
+@pytest.mark.parametrize("tuning", ["head", "full"])
+def test_few_rows_learn_in_one_stage_where_two_do_not_fit(folder: Path, tuning: str) -> None:
+    method = {"kind": "classify", "head": "own" if tuning == "full" else "auto"}
+    run = tuned(folder, "intents", method, rows={"limit": 24}, tuning=tuning)
+    lines = {line["path"]: line["value"] for line in report(run)["recipe"]}
+    assert lines["method.stages"] == "one"
+    (answer,) = run.predict(["turn the lamp off"])
+    assert answer.labels[0] in THINGS, "what is saved can be opened again"
+
+
+def test_a_classifier_may_become_a_model_of_vectors(folder: Path) -> None:
+    run = tuned(folder, "intents", {"kind": "classify", "stages": "one"}, name="first")
+    other = tuned(folder, "pairs", "embed", f"../{run.run.folder.relative_to(folder.parent)}/model",
+                  name="second")  # fmt: skip
+    assert other.embed(["red lamp"]).shape == (1, 32)
+    modules = json.loads((other.run.path("model") / "modules.json").read_text())
+    assert [module["path"] for module in modules] == ["", "1_Pooling"]
+    assert not (other.run.path("model") / "labels.json").exists()
+
+
+def test_vectors_are_of_texts_as_long_as_they_were_judged_by(folder: Path) -> None:
+    run = tuned(folder, "pairs", "embed", "plain", training={"max_length": 64})
+    config = json.loads((folder / "plain" / "config.json").read_text())
+    limit = config["max_position_embeddings"]
+    saved = json.loads((run.run.path("model") / "sentence_bert_config.json").read_text())
+    assert saved["max_seq_length"] == limit > 64
+    assert run.reader.reader.max_length == limit
+
+
+def test_two_texts_that_are_read_together_make_one_vector(folder: Path) -> None:
+    run = tuned(folder, "verdicts", "embed", "plain")
+    assert run.evaluation is not None
+    predictions = run.evaluation.systems[-1].predictions
+    assert {p.labels[0] for p in predictions} == {"true", "false"}, "the first text alone says none"
+
+
+def test_other_rows_are_judged_beside_what_learnt_from_the_same_rows(folder: Path) -> None:
+    run = tuned(folder, "intents", {"kind": "classify", "stages": "one"})
+    recipe = resolved_recipe(run.run)
+    other = write_rows(folder / "judged.jsonl", intents(20))
+    prepared = prepare(ReadRecipe(recipe, {}, ""), judged_on=other)
+    first = prepare(ReadRecipe(recipe, {}, ""))
+    assert prepared.train.examples == first.train.examples
+    assert [e.place.file for e in prepared.test] == [str(other)] * 20
+    rows = ROWS["intents"]
+    write_rows(folder / "changed.jsonl", rows)
+    run = tuned(folder, "changed", {"kind": "classify", "stages": "one"})
+    write_rows(folder / "changed.jsonl", [{**row, "label": f"{row['label']}!"} for row in rows])
+    with pytest.raises(ConfigError, match="has other labels by now: light, light!"):
+        evaluate_run(run.run, other)
+
+
+@pytest.mark.parametrize(
+    ("fields", "answer", "query", "passage"),
+    [
+        ({"text": "a", "query": "b"}, ("a", None), ("b", None), ("a", None)),
+        ({"query": "a", "passage": "b"}, None, ("a", None), ("b", None)),
+        ({"text": "a", "title": "t"}, ("a", None), ("a", None), ("t\na", None)),
+        ({"sentence1": "a", "sentence2": "b"}, ("a", "b"), None, None),
+        ({"text": "a", "text_pair": "b"}, ("a", "b"), ("a", None), ("a", None)),
+        ({"text": " "}, None, None, None),
+    ],
+)
+def test_the_text_of_a_row_is_the_one_that_is_asked_for(
+    fields: dict[str, str], answer: Any, query: Any, passage: Any
+) -> None:
+    row = Row(Place("f", 1), fields)
+    kinds: tuple[opened_texts.Wanted, ...] = ("answer", "query", "passage")
+    for wanted, expected in zip(kinds, (answer, query, passage), strict=True):
+        if expected is None:
+            with pytest.raises(DataError, match="text in one of"):
+                opened_texts.text_of(row, wanted)
+        else:
+            assert opened_texts.text_of(row, wanted) == expected
 
 
 def test_few_rows_a_label_learn_in_two_stages(folder: Path) -> None:

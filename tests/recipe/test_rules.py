@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from luthier.errors import ConfigError
 from luthier.recipe import RULES, Facts, Recipe, Resolved, flatten, num_steps, resolve
 
 FACTS = Facts(
@@ -144,3 +145,46 @@ def test_models_made_for_vectors_are_moved_less_and_texts_are_waited_for_longer(
     assert value("training.epochs", facts, method="classify") == 5
     assert value("training.patience", facts, method="classify") == 5
     assert value("training.patience", facts) == 3
+
+
+FEW = replace(FACTS, label_kind="single", label_counts=(10, 12))
+
+
+@pytest.mark.parametrize(
+    ("method", "sections", "stages", "head"),
+    [
+        ({}, {}, "two", "pooled"),
+        ({"head": "own"}, {}, "one", "own"),
+        ({}, {"tuning": "head"}, "one", "own"),
+        ({"stages": "one"}, {}, "one", "own"),
+        ({"labels": "number"}, {}, "one", "pooled"),
+        ({"labels": "multi"}, {}, "one", "own"),
+    ],
+)
+def test_stages_and_head_fit_each_other(
+    method: dict[str, str], sections: dict[str, Any], stages: str, head: str
+) -> None:
+    found = flatten(resolved(FEW, method={"kind": "classify", **method}, **sections).recipe)
+    assert (found["method.stages"], found["method.head"]) == (stages, head)
+
+
+@pytest.mark.parametrize(
+    ("method", "sections", "said"),
+    [
+        ({"stages": "two", "head": "own"}, {}, "stages: two needs head: pooled"),
+        ({"stages": "two", "labels": "multi"}, {}, "stages: two needs one label a row"),
+        ({"head": "own", "labels": "number"}, {}, "labels: number needs head: pooled"),
+        ({"stages": "two"}, {"tuning": "head"}, "tuning: head needs method.stages: one"),
+    ],
+)
+def test_what_cannot_go_together_is_refused(
+    method: dict[str, str], sections: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        resolved(method={"kind": "classify", **method}, **sections)
+
+
+def test_what_the_rows_make_impossible_is_said_with_them() -> None:
+    facts = replace(FACTS, label_kind="multi", label_counts=(10, 12))
+    with pytest.raises(ConfigError, match=r"labels: is multi by these rows, and stages: two needs"):
+        resolved(facts, method={"kind": "classify", "stages": "two"})

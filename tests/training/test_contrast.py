@@ -1,5 +1,6 @@
 """Losses over whole steps: equal to their formulas, and the same however a step is cut."""
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import combinations, permutations
@@ -25,7 +26,7 @@ from luthier.training.contrast import LabelContrast, PairContrast, ScoreContrast
 from luthier.training.gradients import Gradients
 from luthier.training.heads import fit_head, start_from_probe
 from luthier.training.mining import with_hard_negatives
-from luthier.training.objectives import Objective, measure
+from luthier.training.objectives import Objective, measure, measure_parted
 from luthier.training.ranks import Ranks
 from tiny_encoders import some_texts, write_encoder
 
@@ -163,6 +164,53 @@ def test_losses_and_gradients_are_the_formulas_however_a_step_is_cut(
         )
     measured = measure(encoder, objective, examples, budget)
     assert measured.loss == pytest.approx(tally.loss, rel=1e-4)
+
+
+@pytest.mark.parametrize("budget", [1, 60, 10_000])
+def test_a_step_may_hold_an_example_twice(budget: int, encoder: Encoder) -> None:
+    objective, examples = LabelContrast(SCALE, is_causal=False), labelled()
+    chosen = [0, 1, 2, 1, 3, 0, 0]
+    twice = [examples[i] for i in chosen]
+    gradients = Gradients(encoder, objective, twice, TrainedWeights(encoder.network), Ranks())
+    gradients.use(10_000, "keep")
+    whole, _ = gradients.of_step(range(len(twice)), 0)
+    expected = gradients_of(encoder)
+    gradients = Gradients(encoder, objective, examples, TrainedWeights(encoder.network), Ranks())
+    gradients.use(budget, "keep")
+    gradients.prepare_step(chosen)
+    tally, _ = gradients.of_step(chosen, 0)
+    assert tally.loss == pytest.approx(whole.loss, rel=1e-4)
+    for name, gradient in gradients_of(encoder).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_many_validation_rows_are_told_apart_in_parts(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objective, examples = LabelContrast(SCALE, is_causal=False), labelled()
+    assert measure_parted(encoder, objective, examples, 100) == measure(
+        encoder, objective, examples, 100
+    )
+    monkeypatch.setattr("luthier.training.objectives.SEEN_TOGETHER", 2)
+    order = list(range(len(examples)))
+    random.Random(0).shuffle(order)
+    parts = [order[i : i + 2] for i in range(0, len(order), 2)]
+    each = [measure(encoder, objective, [examples[i] for i in p], 100).loss for p in parts]
+    expected = sum(loss * len(p) for loss, p in zip(each, parts, strict=True)) / len(order)
+    found = measure_parted(encoder, objective, examples, 100)
+    assert found.loss == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_head_is_solved_with_weights_of_classes(encoder: Encoder) -> None:
+    examples, weights = labelled(), (0.1, 1.0, 20.0)
+    fit_head(encoder, examples, is_multi=False, budget=100)
+    batch = encoder.pack([e.texts[0] for e in examples])
+    with torch.no_grad():
+        before = encoder.logits(batch).softmax(1).mean(0)
+        fit_head(encoder, examples, is_multi=False, budget=100, weights=weights)
+        after = encoder.logits(batch).softmax(1).mean(0)
+    assert after[2] > before[2]
+    assert after[0] < before[0]
 
 
 def test_matryoshka_is_the_mean_over_the_lengths_of_vectors(encoder: Encoder) -> None:

@@ -3,6 +3,7 @@
 Imports of anything heavy stay inside the commands, so that --help answers at once.
 """
 
+import os
 import sys
 from typing import Annotated
 
@@ -56,10 +57,16 @@ __all__ = ["app", "main"]
 
 USER_ERROR = 2
 INTERRUPTED = 130
+SPINS = "10000"
+"""Rounds that torch's threads (GNU OpenMP) wait for work before they give their core away. Its own
+default is so many that beside one busy process a step took 1.4 times as long; alone nothing is
+lost."""
 
 
 def main() -> None:
     """Entry point: errors a user can meet are one message without a traceback, exit code 2."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is loaded
     try:
         app()
     except LuthierError as error:

@@ -1,6 +1,6 @@
 """A file becomes a frozen, checked dataset. No torch, no tokenizer, no model."""
 
-from luthier.data.datasets import Reading, read_dataset, refuse_errors
+from luthier.data.datasets import Reading, read_dataset, refuse_errors, with_test
 from luthier.data.examples import (
     Chat,
     Dataset,
@@ -69,4 +69,5 @@ __all__ = [
     "read_label_set",
     "read_rows",
     "refuse_errors",
+    "with_test",
 ]

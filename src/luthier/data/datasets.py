@@ -67,6 +67,20 @@ def read_dataset(data: Data) -> Reading:
     )
 
 
+def with_test(reading: Reading, path: Path, wanted: str) -> Reading:
+    """The same training and validation rows, and the rows of another file to be judged on."""
+    read, known = _read_file(path, wanted), reading.dataset
+    _check_one_kind({Path(next(iter(known.files))): known.train, path: read.examples})
+    findings = [*read.findings, *_duplicate_ids(read.examples), *_leaks(known.train, read.examples)]
+    return replace(
+        reading,
+        dataset=replace(
+            known, test=read.examples, files={**known.files, str(path): hash_bytes(path)}
+        ),
+        findings=(*reading.findings, *findings),
+    )
+
+
 def _check_one_kind(files: dict[Path, tuple[Example, ...]]) -> None:
     """Raise DataError when one file holds chats and another preferences, say."""
     kinds = {path: type(examples[0]) for path, examples in files.items() if examples}

@@ -142,6 +142,16 @@ def label_findings(
     held_out = {"validation": validation, "test": test}
     findings = [*_mixed_forms(learnt), *_spellings(learnt), *_contradictions(learnt)]
     values = {as_number(label) for example in learnt for label in example.labels}
+    if label_kind(learnt) == "number":
+        findings += [
+            Finding(
+                example.place, "no-number", "label", f"is {', '.join(example.labels)!r}",
+                "a number, as training rows have",
+            )
+            for examples in held_out.values()
+            for example in examples
+            if isinstance(example, Labelled) and as_number(", ".join(example.labels)) is None
+        ]  # fmt: skip
     if label_kind(learnt) == "number" or (None not in values and len(values) > MOST_INTEGERS):
         return findings  # of numbers, however they are written, none need come twice
     for split, examples in held_out.items():
@@ -218,11 +228,15 @@ def _missing(learnt: Sequence[Labelled], held_out: Sequence[Labelled], split: st
     """Labels that one side of a split has and the other has not."""
     if not held_out:
         return []
+    advice = {
+        "validation": "such a row is left out of validation",
+        "test": "such a row counts as answered wrongly",
+    }
     known, asked = _first_of_each(learnt), _first_of_each(held_out)
     found = [
         _warning(
             asked[label], "unknown-label", f"has the label {label!r}, which no training row has",
-            "labels of the training rows", "such a row counts as answered wrongly",
+            "labels of the training rows", advice[split],
         )
         for label in asked
         if label not in known

@@ -7,7 +7,6 @@ and the reading goes on. Nothing here knows what the fields mean.
 import codecs
 import csv
 import hashlib
-import io
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -169,9 +168,17 @@ def _read_json(path: Path, report: Report) -> Iterator[Row]:
 
 def _read_csv(path: Path, report: Report) -> Iterator[Row]:
     """Rows of a CSV with a header; a row that spans lines is placed at its first."""
-    reader = csv.reader(io.StringIO(_decode(path), newline=""), strict=True)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        try:
+            yield from _csv_rows(path, csv.reader(file, strict=True), report)
+        except UnicodeDecodeError:
+            _decode(path)  # says in which line
+            raise
+
+
+def _csv_rows(path: Path, reader: Any, report: Report) -> Iterator[Row]:
     try:
-        header = next(reader, [])
+        header: list[str] = next(reader, [])
         if len(set(header)) != len(header) or not all(name.strip() for name in header):
             raise DataError(
                 f"has the header {', '.join(header)!r}",

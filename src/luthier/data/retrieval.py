@@ -84,7 +84,7 @@ def _read_texts(path: Path, report: Report) -> dict[str, tuple[str, Row]]:
         text = row.fields.get("text")
         if not name:
             report(Finding(row.place, "missing-field", "_id", "is missing", "a name for the text"))
-        elif not isinstance(text, str) or not text.strip():
+        elif not isinstance(text, str) or not with_title(row, text).strip():
             said = "is missing" if text is None else f"is {text!r}"
             report(Finding(row.place, "empty-content", "text", said, "text"))
         elif name in found:
@@ -100,7 +100,8 @@ def _read_texts(path: Path, report: Report) -> dict[str, tuple[str, Row]]:
 def with_title(row: Row, text: str) -> str:
     """The text of a collection as it is found: its row's title, if it has one, stands before."""
     title = row.fields.get("title")
-    return f"{title}\n{text}" if isinstance(title, str) and title.strip() else text
+    parts = [title, text] if isinstance(title, str) else [text]
+    return "\n".join(part for part in parts if part.strip())
 
 
 def _slices(row: Row) -> dict[str, str]:

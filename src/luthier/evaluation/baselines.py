@@ -10,6 +10,7 @@ it.
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -31,15 +32,21 @@ Embed = Callable[[Sequence[str]], Numbers]
 """Texts -> vectors [n, D] of the untuned model."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class FittedPredictor:
-    """A simple method that has learnt from the training rows."""
+    """A simple method that learns from the training rows when it is first asked."""
 
     name: str
-    estimator: Any
+    fit: Callable[[], Any]
+    """Makes the fitted estimator."""
     features: Callable[[Sequence[Example]], Any]
     """Examples -> what the estimator reads."""
     label_set: LabelSet
+
+    @cached_property
+    def estimator(self) -> Any:
+        """What has learnt."""
+        return self.fit()
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         """One prediction per example, in order."""
@@ -59,7 +66,8 @@ class FittedPredictor:
         """[n, C] in the order of the label set."""
         shares = np.asarray(self.estimator.predict_proba(features), dtype=np.float64)
         if self.label_set.kind == "multi":
-            return shares
+            # Of one label scikit-learn gives both columns, without it and with it.
+            return shares[:, -self.label_set.num_labels :]
         found = np.zeros((len(shares), self.label_set.num_labels))
         found[:, np.asarray(self.estimator.classes_, dtype=int)] = shares
         return found
@@ -150,37 +158,50 @@ def normalized(vectors: Vectors) -> Vectors:
 
 
 def label_baselines(train: Sequence[Labelled], label_set: LabelSet, embed: Embed) -> list[Any]:
-    """All simple methods for labels or numbers, fitted to the training rows, cheapest first."""
-    from sklearn.exceptions import ConvergenceWarning
-
+    """All simple methods for labels or numbers, learning from the training rows, cheapest first."""
     texts = [joined(example) for example in train]
-    targets, words = _targets(train, label_set), word_features()
-    vectors = normalized(embed(texts))
+    targets = _targets(train, label_set)
+
+    @cache
+    def words() -> tuple[Any, Any]:
+        features = word_features()
+        return features, features.fit_transform(texts)
+
+    @cache
+    def vectors() -> Vectors:
+        return normalized(embed(texts))
 
     def of_words(examples: Sequence[Example]) -> Any:
-        return words.transform([joined(example) for example in examples])
+        return words()[0].transform([joined(example) for example in examples])
 
     def of_vectors(examples: Sequence[Example]) -> Any:
         return normalized(embed([joined(example) for example in examples]))
 
+    def method(name: str, build: Callable[[], Any], is_of_words: bool) -> FittedPredictor:
+        fit = partial(_fitted, build, (lambda: words()[1]) if is_of_words else vectors, targets)
+        return FittedPredictor(name, fit, of_words if is_of_words else of_vectors, label_set)
+
     mean = float(np.mean(targets)) if label_set.kind == "number" else 0.0
+    linear, near = partial(_linear, label_set), partial(_neighbours, label_set, len(train))
     found: list[Any] = [MajorityPredictor(label_set, mean, len(train))]
-    counted, neighbours = words.fit_transform(texts), _neighbours(label_set, len(train))
-    methods = [("nearest neighbours", of_vectors, neighbours, vectors)]
     if label_set.num_labels <= MANY_LABELS:
-        methods.insert(0, ("TF-IDF, linear", of_words, _linear(label_set), counted))
-        methods.append(("linear probe", of_vectors, _linear(label_set), vectors))
+        found.append(method("TF-IDF, linear", linear, True))
+        found.append(method("nearest neighbours", near, False))
+        found.append(method("linear probe", linear, False))
     else:
-        by_words = _neighbours(label_set, len(train))
-        methods.insert(0, ("TF-IDF, nearest neighbours", of_words, by_words, counted))
-    for name, features, estimator, known in methods:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            estimator.fit(known, targets)
-        found.append(FittedPredictor(name, estimator, features, label_set))
+        found.append(method("TF-IDF, nearest neighbours", near, True))
+        found.append(method("nearest neighbours", near, False))
     if label_set.kind != "number":
         found.append(NearestNamePredictor(label_set, embed))
     return found
+
+
+def _fitted(build: Callable[[], Any], features: Callable[[], Any], targets: Numbers) -> Any:
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return build().fit(features(), targets)
 
 
 def word_features() -> Any:

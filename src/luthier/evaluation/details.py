@@ -152,8 +152,13 @@ class _Judged:
     def averages(self) -> tuple[Average, ...]:
         """Macro over labels that rows have or were given, and micro."""
         used = np.flatnonzero((self.given[0] > 0) | (self.support[0] > 0))
-        # As scikit-learn has it: what is never given has a precision of 0 in the mean.
-        shares = [np.nan_to_num(x[:, used]) for x in (self.precision, self.recall, self.f1)]
+        # As scikit-learn has it: what is never given has a precision of 0 in the mean, and a label
+        # that a resample does not hold at all is none of its labels.
+        is_there = (self.given + self.support)[:, used] > 0
+        shares = [
+            np.where(is_there, np.nan_to_num(x[:, used]), np.nan)
+            for x in (self.precision, self.recall, self.f1)
+        ]
         ranked = np.flatnonzero(np.isfinite(self.auroc[0]))
         rankings = [x[:, ranked] for x in (self.auroc, self.average_precision)]
         macro = [_mean(values) for values in (*shares, *rankings)]

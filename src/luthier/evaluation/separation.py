@@ -70,14 +70,15 @@ def draw_map(
     *,
     seed: int,
 ) -> ClassMap | None:
-    """The map of rows by their vectors [n, D] before and after; None for fewer than three rows.
+    """The map of rows by their vectors [n, D] before and after.
 
-    `known` are the labels of the training rows.
+    `known` are the labels of the training rows. None for fewer than three rows or two labels, or
+    where every row has a label of its own: nothing could come apart.
     """
-    if len(ids) < 3 or len(set(labels)) < 2:
-        return None
     chosen = np.sort(np.random.default_rng(seed).permutation(len(ids))[:MAX_POINTS])
     kept_ids, kept = [ids[i] for i in chosen], [labels[i] for i in chosen]
+    if len(kept) < 3 or not 2 <= len(set(kept)) < len(kept):
+        return None
     before, after = (normalized(v[chosen]).astype(np.float64, copy=False) for v in vectors)
     method, project = _projection(len(set(kept)), seed)
     return ClassMap(

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from luthier.models.head import Head, HeadLoss, head_loss
     from luthier.models.loading import LanguageModel, compiled_lean, load_model, outline
     from luthier.models.losses import answer_losses
-    from luthier.models.pooling import Pooling, read_pooling
+    from luthier.models.pooling import LABELS_FILE, Pooling, read_pooling
     from luthier.models.sharding import gather, shard
     from luthier.models.sources import (
         ModelFolder,
@@ -76,7 +76,7 @@ _MODULES = {
     "head": ("Head", "HeadLoss", "head_loss"),
     "loading": ("LanguageModel", "compiled_lean", "load_model", "outline"),
     "losses": ("answer_losses",),
-    "pooling": ("Pooling", "read_pooling"),
+    "pooling": ("LABELS_FILE", "Pooling", "read_pooling"),
     "sharding": ("gather", "shard"),
     "trained": ("TrainedWeights", "trained_parameters"),
     "sources": ("ModelFolder", "Sizes", "count_weights", "default_cache", "resolve_source"),
@@ -84,6 +84,7 @@ _MODULES = {
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "LABELS_FILE",
     "Devices",
     "Encoder",
     "FlatBatch",

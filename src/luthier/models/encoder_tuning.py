@@ -23,9 +23,12 @@ from luthier.models.adapters import attach_adapters, ranks_of
 from luthier.models.blocks import last_blocks
 from luthier.models.encoders import Encoder, load_encoder
 from luthier.models.narrow import narrow_embedding, widen_embedding
+from luthier.models.pooling import LABELS_FILE
 from luthier.models.sentence import write_sentence_folder
 from luthier.recipe import Embeddings, Full, HeadOnly, LastLayers, LoRA, Tuning
 
+OF_SENTENCES = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json")
+"""Files that make a folder one of sentence-transformers."""
 WEIGHTS = (".safetensors", ".bin", ".gguf", ".onnx", ".h5", ".msgpack", ".ot")
 
 
@@ -124,7 +127,7 @@ def save_encoder(encoder: Encoder, folder: Path, source: Path, labels: Sequence[
     model = fresh.classifier or fresh.base
     _name_labels(model, labels)
     model.save_pretrained(str(folder))
-    _copy_others(source, folder)
+    _copy_others(source, folder, without=OF_SENTENCES if is_own else ())
     if not is_own:
         linear = fresh.network.head if isinstance(fresh.network.head, nn.Linear) else None
         width = int(fresh.base.config.hidden_size)
@@ -148,11 +151,12 @@ def _name_labels(model: PreTrainedModel, labels: Sequence[str]) -> None:
         model.config.label2id = {label: i for i, label in enumerate(labels)}
 
 
-def _copy_others(source: Path, folder: Path) -> None:
-    """The tokenizer's and other files of the folder itself."""
+def _copy_others(source: Path, folder: Path, without: Sequence[str]) -> None:
+    """The tokenizer's and other files of the folder itself, but what its weights meant."""
     for file in source.iterdir():
         is_weights = file.suffix in WEIGHTS or ".index." in file.name
-        if file.is_file() and not is_weights and not (folder / file.name).exists():
+        is_left_out = file.name in (LABELS_FILE, *without)
+        if file.is_file() and not is_weights | is_left_out and not (folder / file.name).exists():
             shutil.copyfile(file, folder / file.name)
 
 

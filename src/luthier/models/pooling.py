@@ -20,6 +20,8 @@ KEYS: dict[str, Mode] = {
     "pooling_mode_lasttoken": "lasttoken", "pooling_mode_max_tokens": "max",
 }  # fmt: skip
 """The older names of the modes in a pooling's config.json -> mode."""
+LABELS_FILE = "labels.json"
+"""What the answers of a tuned classifier mean."""
 HEAD = "classifier"
 """Subfolder of a classifier's linear head: a dense layer whose outputs are the logits."""
 

@@ -7,14 +7,14 @@ equal vectors.
 import json
 import shutil
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from luthier.errors import ModelError
-from luthier.models.pooling import HEAD, KEYS, Mode, Pooling, read_json
+from luthier.models.pooling import HEAD, KEYS, LABELS_FILE, Mode, Pooling, read_json
 from luthier.models.texts import TextBatch
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -86,8 +86,9 @@ def write_sentence_folder(
     if pooling.is_sentence_folder:
         for file in source.rglob("*.json"):
             relative = file.relative_to(source)
-            is_there = (folder / relative).exists() or relative.parts[0].startswith(".")
-            if not is_there:
+            first = relative.parts[0]
+            is_left_out = first in (HEAD, LABELS_FILE) or first.startswith(".")
+            if not is_left_out and not (folder / relative).exists():
                 (folder / relative).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, folder / relative)
     else:
@@ -96,8 +97,10 @@ def write_sentence_folder(
     linears = [module for module in dense if isinstance(module, nn.Linear)]
     for path, linear in zip(pooling.dense, linears, strict=True):
         _write_weights(folder / path, linear)
+    modules = [m for m in read_json(folder / "modules.json") if m["path"] != HEAD]
     if head is not None:
-        _write_head(folder, head)
+        modules = _with_head(folder, head, modules)
+    _write(folder / "modules.json", modules)
 
 
 def _write_weights(folder: Path, linear: nn.Linear) -> None:
@@ -105,7 +108,8 @@ def _write_weights(folder: Path, linear: nn.Linear) -> None:
     save_file(weights, folder / "model.safetensors")
 
 
-def _write_head(folder: Path, head: nn.Linear) -> None:
+def _with_head(folder: Path, head: nn.Linear, modules: list[dict[str, Any]]) -> list[Any]:
+    """Write the head; the modules that it stands after, and it."""
     config = {
         "in_features": head.in_features,
         "out_features": head.out_features,
@@ -115,14 +119,9 @@ def _write_head(folder: Path, head: nn.Linear) -> None:
     _write(folder / HEAD / "config.json", config)
     _write_weights(folder / HEAD, head)
     # The head is given vectors of any length.
-    modules = [
-        module
-        for module in read_json(folder / "modules.json")
-        if module["path"] != HEAD and not module["type"].endswith(".Normalize")
-    ]
+    kept = [module for module in modules if not module["type"].endswith(".Normalize")]
     kind = "sentence_transformers.models.Dense"
-    modules.append({"idx": len(modules), "name": str(len(modules)), "path": HEAD, "type": kind})
-    _write(folder / "modules.json", modules)
+    return [*kept, {"idx": len(kept), "name": str(len(kept)), "path": HEAD, "type": kind}]
 
 
 def _write_modules(folder: Path, pooling: Pooling, width: int) -> None:

@@ -7,7 +7,7 @@ which is kept in the tuned model's folder. The classes here satisfy the evaluati
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,12 +18,11 @@ from scipy.special import expit, softmax
 
 from luthier.data import Example, LabelKind, Labelled, LabelSet, Pair
 from luthier.evaluation import Prediction, label_prediction, normalized, value_prediction
-from luthier.models import Encoder, logits_of, vectors_of
+from luthier.models import LABELS_FILE, Encoder, logits_of, vectors_of
 from luthier.tokens import Tokenizer, read_texts
 
 T = TypeVar("T")
 Numbers = npt.NDArray[np.floating[Any]]
-LABELS_FILE = "labels.json"
 
 
 @dataclass(frozen=True)
@@ -46,10 +45,26 @@ class Reader:
         observe: Callable[[int], None] = lambda done: None,
     ) -> Numbers:
         """Vectors [n, D] float32."""
-        read = read_texts(
-            self.tokenizer, [(prompt + text, None) for text in texts], self.max_length
-        )
+        return self.vectors_together([(prompt + text, None) for text in texts], observe)
+
+    def vectors_together(
+        self,
+        texts: Sequence[tuple[str, str | None]],
+        observe: Callable[[int], None] = lambda done: None,
+    ) -> Numbers:
+        """Vectors [n, D] float32 of texts, each by itself or read with another."""
+        read = read_texts(self.tokenizer, texts, self.max_length)
         return vectors_of(self.model, [text for text, _ in read], self.budget, observe).numpy()
+
+    def vectors_of_labelled(
+        self,
+        examples: Sequence[Example],
+        observe: Callable[[int], None] = lambda done: None,
+    ) -> Numbers:
+        """Vectors [n, D] float32 of labelled texts, read as they are learnt from."""
+        asked, _ = self.prompts
+        texts = [(asked + text, second) for text, second in map(texts_of, examples)]
+        return self.vectors_together(texts, observe)
 
     def logits(
         self,
@@ -145,7 +160,6 @@ class SimilarityPredictor:
 
     name: str
     reader: Reader
-    observe: Callable[[int, int], None] = lambda done, total: None
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         """One prediction per pair, in order."""
@@ -166,7 +180,6 @@ class RankingPredictor:
     texts: dict[str, str]
     depth: int = 100
     observe: Callable[[int, int], None] = lambda done, total: None
-    kept: list[Numbers] = field(default_factory=list)
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         """The nearest texts of each query, best first."""
@@ -208,8 +221,9 @@ class NeighbourPredictor:
         from sklearn.neighbors import KNeighborsClassifier
 
         place = {name: i for i, name in enumerate(self.label_set.names)}
-        known = normalized(self.reader.vectors([example.text for example in self.train]))
-        asked = normalized(self.reader.vectors([texts_of(example)[0] for example in examples]))
+        known, asked = (
+            normalized(self.reader.vectors_of_labelled(rows)) for rows in (self.train, examples)
+        )
         count = min(self.num_neighbours, len(self.train))
         neighbours = KNeighborsClassifier(count, weights="distance")
         neighbours.fit(known, [place[example.labels[0]] for example in self.train])

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from luthier.data import Row
 from luthier.data.labelled import PAIR_FIELDS, TEXT_FIELDS
@@ -106,23 +106,32 @@ def open_reader(run: Run) -> TunedReader:
     return TunedReader(run, recipe, reader, answering)
 
 
-def text_of(row: Row, *, as_passage: bool = False) -> tuple[str, str | None]:
-    """The text of a row to be answered, or both; a passage's title stands before its text.
+Wanted = Literal["answer", "query", "passage"]
+"""What is wanted of a row's text: its label, or its vector to search with, or to be found."""
+LAYOUTS: dict[Wanted, tuple[tuple[str, ...], ...]] = {
+    "answer": tuple(sorted(TEXT_FIELDS, key=len, reverse=True)),
+    "query": (*((first,) for first, _ in PAIR_FIELDS), ("text",)),
+    "passage": (*((second,) for _, second in PAIR_FIELDS), ("text",)),
+}
+"""Names of the text, or of both that are read together, the first that are there."""
+
+
+def text_of(row: Row, wanted: Wanted) -> tuple[str, str | None]:
+    """The text of a row, or both; a passage's title stands before its text.
 
     Raises DataError when it has none.
     """
     fields = row.fields
-    for names in sorted((*TEXT_FIELDS, *PAIR_FIELDS), key=len, reverse=True):
-        # A query alone is a text to be embedded too.
-        asked = names if names in TEXT_FIELDS else names[:1]
-        if all(isinstance(fields.get(name), str) and fields[name].strip() for name in asked):
-            found = [str(fields[name]) for name in asked]
-            first = with_title(row, found[0]) if as_passage else found[0]
+    for names in LAYOUTS[wanted]:
+        if all(isinstance(fields.get(name), str) and fields[name].strip() for name in names):
+            found = [str(fields[name]) for name in names]
+            first = with_title(row, found[0]) if wanted == "passage" else found[0]
             return first, found[1] if len(found) > 1 else None
+    known = dict.fromkeys(" + ".join(names) for names in LAYOUTS[wanted])
     raise DataError(
         f"has the fields {', '.join(fields) or 'none'}",
         where=str(row.place),
-        accepted="text, or two of them: " + ", or ".join(" + ".join(n) for n in TEXT_FIELDS[1:]),
+        accepted=f"text in one of: {', '.join(known)}",
     )
 
 

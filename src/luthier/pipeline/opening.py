@@ -18,9 +18,9 @@ from luthier.evaluation import (
 )
 from luthier.models import LanguageModel, ModelFolder, load_adapter
 from luthier.pipeline.events import Answered, Event, Note
-from luthier.pipeline.opened_texts import open_reader, reads_texts
+from luthier.pipeline.opened_texts import TunedReader, open_reader, reads_texts
 from luthier.pipeline.predictors import ZERO_SHOT, LocalPredictor
-from luthier.pipeline.preparing import for_method, measurable, prepare
+from luthier.pipeline.preparing import Prepared, for_method, measurable, prepare
 from luthier.pipeline.reading import ReadingWork
 from luthier.pipeline.recorded import resolved_recipe
 from luthier.pipeline.starting import load_start, resolve_start
@@ -183,14 +183,15 @@ def _judge_reader(
 ) -> tuple[EvaluationResult, dict[str, str]]:
     """A model of texts against simple methods that learn from its own training rows."""
     recipe = resolved_recipe(run)
-    elsewhere = {"test": rows, "corpus": None, "queries": None, "judgements": None}
+    elsewhere = {"corpus": None, "queries": None, "judgements": None}
     recipe = recipe.model_copy(
         update={
             "data": recipe.data.model_copy(update=elsewhere),
             "evaluation": recipe.evaluation.model_copy(update={"limit": None}),
         }
     )
-    prepared = prepare(ReadRecipe(recipe, {}, ""))
+    prepared, opened = prepare(ReadRecipe(recipe, {}, ""), judged_on=rows), open_reader(run)
+    _check_labels(prepared, opened)
     work, desk = ReadingWork(prepared), Desk(run, observe, lambda text: observe(Note(text)))
     evaluation, seed = recipe.evaluation, recipe.training.seed
 
@@ -200,8 +201,20 @@ def _judge_reader(
         )
 
     systems = [judge(*found) for found in work.baselines(work.load(), desk)]
-    opened = open_reader(run)
     work.answering = opened.answering
     systems.append(judge(work.tuned(opened.reader.model, desk), "tuned"))
     result = conclude(prepared.test, systems, work.scorers, evaluation, seed=seed)
     return result, prepared.dataset.files
+
+
+def _check_labels(prepared: Prepared, opened: TunedReader) -> None:
+    """Raise ConfigError when the training rows have other labels than when the run learnt them."""
+    answering, labels = opened.answering, prepared.labels
+    if answering is not None and labels is not None and answering.names != labels.names:
+        changed = sorted({*answering.names} ^ {*labels.names})
+        raise ConfigError(
+            f"has other labels by now: {', '.join(changed)}",
+            where=str(prepared.recipe.data.train),
+            accepted="the rows that the run learnt from",
+            advice="put them back, or tune a new run",
+        )

@@ -20,7 +20,7 @@ import numpy as np
 
 from luthier.data import Finding, read_rows, refuse_errors
 from luthier.errors import ConfigError
-from luthier.pipeline.opened_texts import TunedReader, as_row, text_of
+from luthier.pipeline.opened_texts import TunedReader, Wanted, as_row, text_of
 
 LABELS = ".jsonl"
 BLOCK = 2**20
@@ -59,12 +59,14 @@ def predict_file(
         DataError: a row holds no text.
     """
     place = _checked(opened, source, place)
-    total = sum(1 for _ in texts_in(source, as_passages=as_passages))
+    wanted: Wanted = "passage" if as_passages else "query"
+    wanted = "answer" if opened.answering is not None else wanted
+    total = sum(1 for _ in texts_in(source, wanted))
     unfinished = _unfinished(opened, source, place, as_passages=as_passages)
     width = 4 * opened.reader.model.width
     with unfinished.open("a+b") as file:
         kept = _keep_lines(file) if place.suffix == LABELS else _keep_vectors(file, width)
-        rest = islice(texts_in(source, as_passages=as_passages), kept, None)
+        rest = islice(texts_in(source, wanted), kept, None)
         for answer in follow(opened.stream(rest, as_passages=as_passages), kept, total):
             file.write(_as_bytes(opened, answer))
     if place.suffix == LABELS:
@@ -74,14 +76,14 @@ def predict_file(
     return Predicted(place, total, kept)
 
 
-def texts_in(source: Path, *, as_passages: bool = False) -> Iterator[tuple[str, str | None]]:
+def texts_in(source: Path, wanted: Wanted) -> Iterator[tuple[str, str | None]]:
     """Texts of a file, one by one. Raises DataError at the first row that holds none."""
 
     def refuse(finding: Finding) -> None:
         refuse_errors([finding])
 
     for row in read_rows(source, refuse):
-        yield text_of(row, as_passage=as_passages)
+        yield text_of(row, wanted)
 
 
 def _checked(opened: TunedReader, source: Path, place: Path | None) -> Path:

@@ -28,6 +28,7 @@ from luthier.data import (
     read_collection,
     read_dataset,
     refuse_errors,
+    with_test,
 )
 from luthier.errors import DataError
 from luthier.models import ModelFolder, count_weights, probe_devices
@@ -102,13 +103,21 @@ class Prepared:
         return self.encoding.tokenizer
 
 
-def prepare(read: ReadRecipe, observe: Callable[[str], None] = lambda note: None) -> Prepared:
+def prepare(
+    read: ReadRecipe,
+    observe: Callable[[str], None] = lambda note: None,
+    *,
+    judged_on: Path | None = None,
+) -> Prepared:
     """Read data and model files, prove the masks, decide every "auto".
 
+    `judged_on` is a file of rows that take the place of the held-out ones.
     Raises DataError listing everything wrong with the rows, TemplateError, ModelError.
     """
     recipe = read.recipe
     reading = read_dataset(recipe.data)
+    if judged_on is not None:
+        reading = with_test(reading, judged_on, recipe.data.format)
     findings = list(reading.findings)
     refuse_errors(findings)
     dataset = for_method(reading.dataset, recipe)

@@ -37,6 +37,8 @@ from luthier.training import (
     Surroundings,
     fit_head,
     measure,
+    measure_parted,
+    multi_hot,
     start_from_probe,
     train,
     with_hard_negatives,
@@ -83,12 +85,13 @@ def learn_to_read(
     def check() -> Measured:
         if isinstance(objective, ClassObjective) and answering and answering.kind == "single":
             return _measure_calibrated(model, objective, held_out, budget)
-        return measure(model, objective, held_out, budget, circumstances.ranks)
+        judge = measure_parted if objective.looks == "in parts" else measure
+        return judge(model, objective, held_out, budget, circumstances.ranks)
 
     surroundings = Surroundings(
         folder=circumstances.checkpoints,
         recipe_hash=recipe_hash(recipe),
-        validate=check if held_out else None,
+        validate=check if _can_judge(objective, held_out) else None,
         observe=circumstances.observe,
         is_interrupted=circumstances.is_interrupted,
         memory=peak_memory,
@@ -101,8 +104,16 @@ def learn_to_read(
     if outcome.status == "interrupted" or answering is None:
         return outcome, answering
     if is_two_stage:
-        fit_head(model, learnt, is_multi=answering.kind == "multi", budget=budget)
+        weights = _class_weights(prepared, len(learnt))
+        fit_head(model, learnt, is_multi=False, budget=budget, weights=weights)
     return outcome, _settled_answering(model, prepared, answering, held_out)
+
+
+def _can_judge(objective: Objective, held_out: Sequence[EncodedTexts]) -> bool:
+    """Whether validation rows tell steps apart: labels alone do only where two rows share one."""
+    if isinstance(objective, LabelContrast):
+        return len({example.classes[0] for example in held_out}) < len(held_out)
+    return bool(held_out)
 
 
 def _measure_calibrated(
@@ -135,7 +146,7 @@ def _objective(prepared: Prepared, model: Encoder, learnt: Sequence[EncodedTexts
         return ClassObjective(
             labels.kind,
             num_classes=max(1, labels.num_labels),
-            weights=_weights(labels, len(learnt)) if method.balance == "weights" else (),
+            weights=_class_weights(prepared, len(learnt)),
             scale=_scale(labels, learnt),
             is_causal=model.is_causal,
         )
@@ -152,8 +163,14 @@ def _objective(prepared: Prepared, model: Encoder, learnt: Sequence[EncodedTexts
     )
 
 
-def _weights(labels: LabelSet, num_rows: int) -> list[float]:
-    """Weights under which classes count equally; of several labels, those with against without."""
+def _class_weights(prepared: Prepared, num_rows: int) -> list[float]:
+    """Weights under which classes count equally; of several labels, those with against without.
+
+    None unless they are wanted.
+    """
+    method, labels = prepared.recipe.method, prepared.labels
+    if labels is None or not isinstance(method, Classify) or method.balance != "weights":
+        return []
     if labels.kind == "multi":
         return [(num_rows - count) / count for count in labels.counts]
     return [num_rows / (labels.num_labels * count) for count in labels.counts]
@@ -200,7 +217,5 @@ def _settled_answering(
         temperature = best_temperature(logits, [e.classes[0] for e in held_out])
         fold_scale(head, 0.0, 1 / temperature)
         return replace(answering, temperature=temperature)
-    truth = np.zeros(logits.shape)
-    for row, example in enumerate(held_out):
-        truth[row, list(example.classes)] = 1
+    truth = multi_hot(held_out, logits.shape[1]).numpy().astype(np.float64)
     return replace(answering, thresholds=best_thresholds(answering.probabilities(logits), truth))

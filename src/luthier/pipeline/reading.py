@@ -1,5 +1,6 @@
 """The work of methods whose models read whole texts: classifiers and embeddings."""
 
+import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from luthier.data import Example, Labelled, Pair, Text
+from luthier.data import Example, Labelled, Pair
 from luthier.evaluation import (
     AnyScorer,
     BM25Predictor,
@@ -111,7 +112,7 @@ class ReadingWork:
         elif labels is None:
             train_pairs = [e for e in self.prepared.train.examples if isinstance(e, Pair)]
             yield TfidfSimilarityPredictor(train_pairs), "baseline"
-            yield SimilarityPredictor(UNTUNED, reader, desk.answered(UNTUNED)), "baseline"
+            yield SimilarityPredictor(UNTUNED, reader), "baseline"
         else:
             train = [e for e in self.prepared.train.examples if isinstance(e, Labelled)]
             self._keep_vectors(reader, desk)
@@ -124,10 +125,9 @@ class ReadingWork:
         """Vectors of the held-out rows before tuning, for the map; kept for a resumed run."""
         place = desk.run.path("evaluation", VECTORS)
         if not place.is_file():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            found = _vectors(reader, self.prepared.test, desk.answered(UNTUNED))
-            with place.open("wb") as file:
-                npy.write_array(file, found)
+            found = io.BytesIO()
+            npy.write_array(found, _vectors(reader, self.prepared.test, desk.answered(UNTUNED)))
+            write_atomically(place, found.getvalue())
 
     def _keep_suspects(
         self, train: Sequence[Labelled], remembered: "_Remembered", desk: Desk
@@ -159,7 +159,7 @@ class ReadingWork:
         if self.prepared.labels is not None:
             train = tuple(e for e in self.prepared.train.examples if isinstance(e, Labelled))
             return NeighbourPredictor(TUNED, reader, train, self.prepared.labels)
-        return SimilarityPredictor(TUNED, reader, observe)
+        return SimilarityPredictor(TUNED, reader)
 
     def save(self, model: Encoder, run: Run) -> None:
         """Write the whole model, adapters merged, with what its answers mean."""
@@ -171,7 +171,7 @@ class ReadingWork:
         model.pooling = replace(
             model.pooling,
             prompts={**model.pooling.prompts, **prompts},
-            max_length=text_limit(self._recipe, model.pooling.max_length),
+            max_length=text_limit(self._recipe, encoding.limit),
         )
 
         with atomic_folder(run.path("model")) as folder:
@@ -213,18 +213,11 @@ class ReadingWork:
         return TextDetails(slices, found, class_map, tuple(Suspect(**each) for each in suspects))
 
 
-def _texts(example: Example) -> Sequence[str]:
-    if isinstance(example, Labelled | Pair):
-        return example.texts
-    return (example.text,) if isinstance(example, Text) else (example.prompt[0].content,)
-
-
 def _vectors(
     reader: Reader, examples: Sequence[Example], observe: Callable[[int, int], None]
 ) -> Numbers:
     """Vectors [n, D] of examples, each's texts read as one."""
-    texts = ["\n".join(_texts(example)) for example in examples]
-    return reader.vectors(texts, observe=lambda done: observe(done, len(texts)))
+    return reader.vectors_of_labelled(examples, lambda done: observe(done, len(examples)))
 
 
 def _strongest(systems: Sequence[SystemResult], scorers: Sequence[AnyScorer]) -> list[SystemResult]:

@@ -9,6 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
+from luthier.errors import ConfigError
 from luthier.recipe.schema import TEXT_METHODS, LoRA, Recipe, settled
 
 LEARNING_RATE_EXPONENTS = {"llama": 0.781, "qwen2": 0.0775, "qwen3": 0.0775}
@@ -122,6 +125,10 @@ def _labels(recipe: Recipe, facts: Facts) -> tuple[str, str]:
 
 
 def _stages(recipe: Recipe, facts: Facts) -> tuple[str, str]:
+    if recipe.tuning.kind == "head":
+        return "one", "the head alone learns"
+    if getattr(recipe.method, "head", "") == "own":
+        return "one", "the architecture's own head learns with the body"
     largest = max(facts.label_counts, default=0)
     is_single = getattr(recipe.method, "labels", "") == "single"
     if is_single and min(facts.label_counts, default=0) >= 2 and largest <= FEW_ROWS:
@@ -130,6 +137,8 @@ def _stages(recipe: Recipe, facts: Facts) -> tuple[str, str]:
 
 
 def _head(recipe: Recipe, facts: Facts) -> tuple[str, str]:
+    if getattr(recipe.method, "labels", "") == "number":
+        return "pooled", "it computes in float32, as exactly as numbers may ask"
     if facts.has_vectors or getattr(recipe.method, "stages", "") == "two":
         return "pooled", "the model was made for vectors of texts, which tell labels apart"
     return "own", "as transformers builds classifiers of this architecture"
@@ -337,7 +346,13 @@ def resolve(recipe: Recipe, origins: Mapping[str, str], facts: Facts) -> Resolve
 
 
 def _with(recipe: Recipe, section: str, field: str, value: Any) -> Recipe:
-    """The recipe with one value replaced, validated again."""
+    """The recipe with one value replaced, validated again; ConfigError where it does not fit."""
     content = recipe.model_dump()
     content[section][field] = value
-    return Recipe.model_validate(content)
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        said = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+        raise ConfigError(
+            f"is {value} by these rows, and {said}", where=f"{section}.{field}"
+        ) from None

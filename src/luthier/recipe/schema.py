@@ -186,12 +186,23 @@ class Classify(Section):
     whole numbers for names of classes: set number where they are grades, such as stars."""
     head: Literal["auto", "own", "pooled"] = "auto"
     """What answers: the architecture's own classification head, or a linear layer on the text's
-    vector; auto takes the latter for sentence-transformers models and few rows."""
+    vector; auto takes the latter for sentence-transformers models, few rows and numbers."""
     balance: Literal["auto", "none", "weights", "batches"] = "auto"
     """Against uneven classes: weights of losses, or batches in which all come equally often."""
     stages: Literal["auto", "one", "two"] = "auto"
     """two: first the body, so that texts of a label come near each other, then the head alone; auto
     does with few rows a label."""
+
+    @model_validator(mode="after")
+    def _has_a_head_that_fits(self) -> "Classify":
+        if self.stages == "two" and self.head == "own":
+            raise ValueError("stages: two needs head: pooled")
+        if self.stages == "two" and self.labels in ("multi", "number"):
+            raise ValueError("stages: two needs one label a row")
+        if self.labels == "number" and self.head == "own":
+            # Its weights may be in bfloat16, and some architectures' have no bias.
+            raise ValueError("labels: number needs head: pooled, which computes in float32")
+        return self
 
 
 class Embed(Section):
@@ -441,6 +452,8 @@ class Recipe(Section):
         is_of_texts = self.method.kind in TEXT_METHODS
         if self.tuning.kind == "head" and self.method.kind != "classify":
             raise ValueError("tuning: head needs method: classify")
+        if self.tuning.kind == "head" and getattr(self.method, "stages", "") == "two":
+            raise ValueError("tuning: head needs method.stages: one")
         if is_of_texts and isinstance(self.tuning, LoRA) and self.tuning.quantize != "none":
             raise ValueError(f"method: {self.method.kind} needs tuning.quantize: none")
         if is_of_texts and isinstance(self.tuning, LoRA) and self.tuning.earlier == "continue":

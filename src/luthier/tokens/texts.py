@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from luthier.data import Example, Labelled, LabelSet, Pair, Split, as_number
+from luthier.errors import DataError
 from luthier.tokens.ledger import Ledger
 from luthier.tokens.tokenizer import Tokenizer
 
@@ -78,7 +79,7 @@ class TextSplit:
             assert isinstance(example, Labelled), "only labelled rows have labels"
             classes = tuple(place[label] for label in example.labels if label in place)
             if labels.kind == "number":
-                encoded = replace(encoded, value=as_number(example.labels[0]))
+                encoded = replace(encoded, value=_number_of(example))
             elif labels.kind == "multi" or classes:
                 encoded = replace(encoded, classes=classes)
             else:
@@ -89,6 +90,17 @@ class TextSplit:
             examples=tuple(example for example, _ in kept),
             encoded=tuple(encoded for _, encoded in kept),
         )
+
+
+def _number_of(example: Labelled) -> float:
+    value = as_number(example.labels[0]) if len(example.labels) == 1 else None
+    if value is None:
+        raise DataError(
+            f"has the label {', '.join(example.labels)!r}",
+            where=str(example.place),
+            accepted="a number, as training rows have",
+        )
+    return value
 
 
 def read_texts(

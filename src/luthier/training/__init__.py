@@ -1,6 +1,6 @@
 """Ids become steps and checkpoints: one loop, many objectives."""
 
-from luthier.training.classes import ClassObjective
+from luthier.training.classes import ClassObjective, multi_hot
 from luthier.training.contrast import LabelContrast, PairContrast, ScoreContrast
 from luthier.training.gradients import Squeezed
 from luthier.training.heads import fit_head, start_from_probe
@@ -15,7 +15,13 @@ from luthier.training.loop import (
     train,
 )
 from luthier.training.mining import with_hard_negatives
-from luthier.training.objectives import Measured, Objective, SupervisedObjective, measure
+from luthier.training.objectives import (
+    Measured,
+    Objective,
+    SupervisedObjective,
+    measure,
+    measure_parted,
+)
 from luthier.training.preferences import NEEDS_REFERENCE, build_objective
 from luthier.training.profiling import Profile, Profiler
 from luthier.training.ranks import Ranks, join_ranks, leave_ranks
@@ -46,6 +52,8 @@ __all__ = [
     "join_ranks",
     "leave_ranks",
     "measure",
+    "measure_parted",
+    "multi_hot",
     "reference_key",
     "reference_logprobs",
     "start_from_probe",

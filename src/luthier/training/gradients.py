@@ -79,9 +79,10 @@ class Gradients:
 
     def prepare_step(self, chosen: Sequence[int]) -> None:
         """Make the first batch of the next step ready, while a GPU still works on this one."""
-        mine = self.ranks.divide(chosen, self.lengths)[self.ranks.rank]
+        step = sorted(chosen)
+        mine = self._mine(step)
         if mine:
-            self._prepare(cut_by_tokens(mine, self.lengths, self.budget)[0])
+            self._prepare([step[p] for p in cut_by_tokens(mine, self._of(step), self.budget)[0]])
 
     def of_step(self, chosen: Sequence[int], seed: int) -> tuple[Tally, list[Squeezed]]:
         """Gradients of a step's examples, summed over all ranks, and what memory allowed.
@@ -90,18 +91,17 @@ class Gradients:
         """
         squeezed: list[Squeezed] = []
         drawn = hash((seed, self.ranks.rank))
-        count = self.objective.count([self.examples[i] for i in chosen])
-        mine = self.ranks.divide(chosen, self.lengths)[self.ranks.rank]
+        # From here on examples go by their position in the step, which may hold one of them twice.
+        step = sorted(chosen)
+        count = self.objective.count([self.examples[i] for i in step])
         rows: Tensor | None = None
         if self.objective.looks != "never" and self.ranks.count > 1:
             # Exchanged outside of what may be begun anew, which other ranks do not take part in.
-            own = self._fitting(lambda: self._look(mine, chosen), drawn, squeezed)
-            rows = self._exchanged(own, chosen)
+            own = self._fitting(lambda: self._look(step), drawn, squeezed)
+            rows = self._exchanged(own, step)
 
         def compute() -> Tally:
-            return self._accumulate(
-                mine, chosen, count, self._look(mine, chosen) if rows is None else rows
-            )
+            return self._accumulate(step, count, self._look(step) if rows is None else rows)
 
         tally = self._fitting(compute, drawn, squeezed)
         self.ranks.sum_gradients(self.trained.masters.values())
@@ -133,52 +133,56 @@ class Gradients:
             self._forget()
             squeezed.append(self._squeeze())
 
-    def _look(self, mine: Sequence[int], chosen: Sequence[int]) -> Tensor | None:
+    def _of(self, step: Sequence[int]) -> list[int]:
+        """Tokens of each of the step's examples."""
+        return [self.lengths[i] for i in step]
+
+    def _mine(self, step: Sequence[int]) -> list[int]:
+        """Positions in the step that this rank computes."""
+        return self.ranks.divide(range(len(step)), self._of(step))[self.ranks.rank]
+
+    def _look(self, step: Sequence[int]) -> Tensor | None:
         """What the objective sees of the step's examples before it learns, if it must look."""
         looks = self.objective.looks
         if looks == "never":
             return None
-        groups = self._groups(mine)
+        groups = self._groups(step)
         if looks == "in parts" and self.ranks.count == 1 and len(groups) == 1:
             return None
-        place = {example: i for i, example in enumerate(chosen)}
-        own = [([place.get(i, 0) for i in group], counts) for group, counts in groups]
-        return look_at(self.model, self.objective, [self.examples[i] for i in chosen], own)
+        return look_at(self.model, self.objective, [self.examples[i] for i in step], groups)
 
-    def _exchanged(self, own: Tensor | None, chosen: Sequence[int]) -> Tensor:
+    def _exchanged(self, own: Tensor | None, step: Sequence[int]) -> Tensor:
         """What all ranks saw."""
-        num_rows = sum(self.objective.rows_of(self.examples[i]) for i in chosen)
+        num_rows = sum(self.objective.rows_of(self.examples[i]) for i in step)
         return self.ranks.sum_rows(own, num_rows).to(self.model.device)
 
-    def _groups(self, mine: Sequence[int]) -> list[tuple[list[int], bool]]:
-        groups = cut_by_tokens(mine, self.lengths, self.budget)
-        shortest = min(range(len(self.lengths)), key=lambda i: self.lengths[i])
+    def _groups(self, step: Sequence[int]) -> list[tuple[list[int], bool]]:
+        """Positions in the step of each micro-batch of this rank, and whether it counts."""
+        lengths = self._of(step)
+        groups = cut_by_tokens(self._mine(step), lengths, self.budget)
+        shortest = min(range(len(step)), key=lambda position: lengths[position])
         return in_step(self.ranks, self.model, groups, [shortest])
 
-    def _accumulate(
-        self, mine: Sequence[int], chosen: Sequence[int], count: float, rows: Tensor | None
-    ) -> Tally:
+    def _accumulate(self, step: Sequence[int], count: float, rows: Tensor | None) -> Tally:
         tally = Tally(watched=dict.fromkeys(self.objective.watched, 0.0))
-        groups = self._groups(mine)
-        step = [self.examples[i] for i in chosen]
-        place = {example: i for i, example in enumerate(chosen)}
+        groups = self._groups(step)
+        examples = [self.examples[i] for i in step]
         for number, (group, counts) in enumerate(groups):
-            members = [self.examples[i] for i in group]
-            batch = self._batch(group)
+            batch = self._batch([step[p] for p in group])
+            members = [examples[p] for p in group]
             # A filler's losses count for nothing, whichever example it stands in for.
-            at = [place.get(i, 0) for i in group]
-            seen = None if rows is None else Seen(step, rows, at)
+            seen = None if rows is None else Seen(examples, rows, group)
             with kept_activations(self.activations):
                 losses = self.objective.losses(self.model, batch, members, seen)
             (losses.total * (counts / count)).backward()
             if number + 1 < len(groups):
-                self._prepare(groups[number + 1][0])
+                self._prepare([step[p] for p in groups[number + 1][0]])
             tally.num_tokens += counts * batch.num_tokens
             tally.num_computed += len(batch.input_ids)
             tally.num_filler += batch.num_filler
             tally.loss += counts * losses.total.item() / count
             for name, value in losses.watched.items():
-                tally.watched[name] += counts * value / len(chosen)
+                tally.watched[name] += counts * value / len(step)
         return tally
 
     def _prepare(self, group: Sequence[int]) -> None:

@@ -23,11 +23,17 @@ PROBE_ROWS = 10_000
 
 
 def fit_head(
-    model: Encoder, examples: Sequence[EncodedTexts], *, is_multi: bool, budget: int
+    model: Encoder,
+    examples: Sequence[EncodedTexts],
+    *,
+    is_multi: bool,
+    budget: int,
+    weights: Sequence[float] = (),
 ) -> float:
     """Fit the model's linear head to the examples' labels by its vectors as they are.
 
-    Returns the mean loss. `budget` bounds the tokens computed at once.
+    Returns the mean loss. `budget` bounds the tokens computed at once; `weights` are those of the
+    classes, where a row has one.
     """
     head = model.network.head
     assert isinstance(head, nn.Linear), "a linear head on vectors"
@@ -42,7 +48,8 @@ def fit_head(
         head.bias.zero_()
     wanted = [p.requires_grad for p in head.parameters()]
     head.requires_grad_(True)
-    loss = _solve(head, vectors, targets, is_multi=is_multi)
+    weighted = torch.tensor(weights, device=vectors.device) if len(weights) else None
+    loss = _solve(head, vectors, targets, weighted, is_multi=is_multi)
     for parameter, learns in zip(head.parameters(), wanted, strict=True):
         parameter.requires_grad_(learns)
     return loss
@@ -75,7 +82,9 @@ def start_from_probe(
     head.load_state_dict(ranks.tell(head.state_dict() if ranks.is_first else {}))
 
 
-def _solve(head: nn.Linear, vectors: Tensor, targets: Tensor, *, is_multi: bool) -> float:
+def _solve(
+    head: nn.Linear, vectors: Tensor, targets: Tensor, weights: Tensor | None, *, is_multi: bool
+) -> float:
     solver = torch.optim.LBFGS(
         head.parameters(), max_iter=MAX_ROUNDS, tolerance_grad=1e-6, line_search_fn="strong_wolfe"
     )
@@ -85,7 +94,7 @@ def _solve(head: nn.Linear, vectors: Tensor, targets: Tensor, *, is_multi: bool)
         if is_multi:
             losses = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
             return losses.sum() / len(vectors)
-        return functional.cross_entropy(logits, targets)
+        return functional.cross_entropy(logits, targets, weights)
 
     def closure() -> float:
         solver.zero_grad()
