@@ -24,13 +24,16 @@ MAY_IMPORT = {
     "review": "errors recipe data evaluation",
     "report": "errors recipe data evaluation review",
     "runs": "errors recipe data evaluation review report",
+    "curation": "errors recipe data runs",
     "export": "errors recipe data tokens models",
     "providers": "errors recipe data runs",
-    "pipeline": "errors recipe data tokens models training evaluation review report runs export "
-    "providers",
-    "server": "errors recipe data tokens evaluation review report runs providers pipeline",
-    "web": "errors recipe data tokens evaluation review report runs providers pipeline server",
-    "cli": "errors recipe data tokens evaluation review report runs providers pipeline server web",
+    "pipeline": "errors recipe data tokens models training evaluation review report runs curation "
+    "export providers",
+    "server": "errors recipe data tokens evaluation review report runs curation providers pipeline",
+    "web": "errors recipe data tokens evaluation review report runs curation providers pipeline "
+    "server",
+    "cli": "errors recipe data tokens evaluation review report runs curation providers pipeline "
+    "server web",
     "__init__": "errors recipe pipeline evaluation data runs",
 }
 TORCH_ROOMS = {"models", "training", "export"}

@@ -1,6 +1,8 @@
 """Files become rows; everything wrong with them is listed with its line."""
 
+import gzip
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -133,3 +135,75 @@ def test_any_bytes_give_rows_findings_or_a_data_error(
             read(path)
         except DataError as error:
             assert str(path) in str(error)  # noqa: PT017 - an error is one of the good outcomes
+
+
+def compress(path: Path, content: bytes) -> Path:
+    kind = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}[path.suffix]
+    with pyarrow.output_stream(str(path), compression=kind) as file:
+        file.write(content)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst", ".bz2"])
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        (".jsonl", b'{"a": "1"}\n{"a": "2"}\n'), (".csv", b"a\n1\n2\n"),
+        (".json", b'[{"a": "1"}, {"a": "2"}]'),
+    ],
+)  # fmt: skip
+def test_compressed_files_are_read(tmp_path: Path, kind: str, content: bytes, suffix: str) -> None:
+    path = compress(tmp_path / f"rows{kind}{suffix}", content)
+    rows, findings = read(path)
+    assert [row.fields for row in rows] == [{"a": "1"}, {"a": "2"}]
+    assert not findings
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"cannot be read|is broken|holds"):
+        read(path)
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz"])
+def test_a_line_of_any_size_takes_little_memory(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    with opened_to_write(path) as file:
+        file.write(b'{"a": 1}\n{"a": "')
+        for _ in range(200):
+            file.write(b"x" * 10**6)
+        file.write(b'"}\n{"a": 2}\n')
+    tracemalloc.start()
+    rows, findings = read(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 40e6
+    assert [row.fields for row in rows] == [{"a": 1}, {"a": 2}]
+    assert [row.place.line for row in rows] == [1, 3]
+    assert [str(f) for f in findings] == [
+        f"{path}:2 is 200.0 MB large; expected at most 5 MB a row"
+    ]
+
+
+def opened_to_write(path: Path) -> Any:
+    return gzip.open(path, "wb", 1) if path.suffix == ".gz" else path.open("wb")
+
+
+def test_cells_and_line_ends_of_a_csv_may_be_of_any_kind(tmp_path: Path) -> None:
+    long = "x" * 300_000
+    for end in ("\n", "\r\n", "\r"):
+        path = tmp_path / "rows.csv"
+        path.write_bytes(f'a,b{end}1,{long}{end}"2{end}3",4{end}'.encode())
+        rows, findings = read(path)
+        assert [row.fields for row in rows] == [{"a": "1", "b": long}, {"a": f"2{end}3", "b": "4"}]
+        assert [row.place.line for row in rows] == [2, 3]
+        assert not findings
+    path.write_bytes(b'a,b\n1,"' + b"x\n" * 4_000_000)
+    with pytest.raises(DataError, match="is broken CSV: field larger than field limit"):
+        read(path)
+
+
+def test_a_key_that_stands_twice_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": 1}\n{"b": [{"label": "x", "text": "\\"a\\": 1", "label": "y"}]}\n')
+    rows, (finding,) = read(path)
+    assert len(rows) == 1
+    assert str(finding).startswith(f"{path}:2 holds the key 'label' twice; expected plain JSON")

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from luthier.cli import check, evaluate, machine, predict, preview, recipe, runs, talk, train
+from luthier.cli import check, data, evaluate, machine, predict, preview, recipe, runs, talk, train
 from luthier.errors import LuthierError
 
 app = typer.Typer(
@@ -49,6 +49,7 @@ app.command("report")(runs.report)
 app.command("chat")(talk.chat)
 app.command("predict")(predict.predict)
 app.command("suspects")(predict.suspects)
+app.add_typer(data.app, name="data")
 app.add_typer(runs.app, name="runs")
 app.add_typer(recipe.app, name="recipe")
 app.command("doctor")(machine.doctor)

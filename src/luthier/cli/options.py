@@ -19,3 +19,4 @@ WorkspaceFolder = Annotated[
     Path, typer.Option("--workspace", help="Folder of runs (runtime.workspace of the recipe).")
 ]
 DEFAULT_WORKSPACE = Path("luthier-workspace")
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

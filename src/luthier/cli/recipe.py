@@ -1,17 +1,14 @@
 """luthier recipe: what a run would be told."""
 
 import json
-from typing import Annotated
 
 import typer
 
-from luthier.cli.options import Overrides, RecipeFile
+from luthier.cli.options import AsJson, Overrides, RecipeFile
 from luthier.cli.screen import console
 from luthier.recipe import flatten, read_recipe
 
 app = typer.Typer(help="Show what a recipe says.", no_args_is_help=True)
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.callback()

@@ -7,13 +7,12 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from luthier.cli.options import DEFAULT_WORKSPACE, Wanted, WorkspaceFolder
+from luthier.cli.options import DEFAULT_WORKSPACE, AsJson, Wanted, WorkspaceFolder
 from luthier.cli.screen import console
 from luthier.errors import ConfigError
 
 app = typer.Typer(help="List and show runs.", no_args_is_help=True)
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Open = Annotated[bool, typer.Option("--open", help="Open the page in the browser.")]
 
 

@@ -1,6 +1,6 @@
 """A file becomes a frozen, checked dataset. No torch, no tokenizer, no model."""
 
-from luthier.data.datasets import Reading, read_dataset, refuse_errors, with_test
+from luthier.data.datasets import FILES, Reading, Source, read_dataset, refuse_errors, with_test
 from luthier.data.examples import (
     Chat,
     Dataset,
@@ -22,6 +22,8 @@ from luthier.data.examples import (
     as_chat,
     canonical,
 )
+from luthier.data.exports import EXPORTS, export_rows
+from luthier.data.formats import RowReader, example_of
 from luthier.data.labels import (
     LabelKind,
     LabelSet,
@@ -30,11 +32,13 @@ from luthier.data.labels import (
     label_kind,
     read_label_set,
 )
-from luthier.data.reading import read_rows
+from luthier.data.reading import Report, hash_bytes, read_rows
 from luthier.data.retrieval import Collection, collection_of, read_collection
 from luthier.data.splitting import limit_by_hash, prompt_key
 
 __all__ = [
+    "EXPORTS",
+    "FILES",
     "Chat",
     "Collection",
     "Dataset",
@@ -51,8 +55,11 @@ __all__ = [
     "Query",
     "Rated",
     "Reading",
+    "Report",
     "Role",
     "Row",
+    "RowReader",
+    "Source",
     "Split",
     "Text",
     "ToolCall",
@@ -61,6 +68,9 @@ __all__ = [
     "as_number",
     "canonical",
     "collection_of",
+    "example_of",
+    "export_rows",
+    "hash_bytes",
     "label_kind",
     "limit_by_hash",
     "prompt_key",

@@ -4,14 +4,15 @@ No row is dropped in silence: a row that cannot be used is a finding, and findin
 refuse the whole (`refuse_errors`) until the caller has shown them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from luthier.data.examples import Dataset, Example, Finding, Row, Split, canonical
-from luthier.data.formats import Format, convert, describe_formats, recognise
+from luthier.data.formats import RowReader
 from luthier.data.labels import label_findings
-from luthier.data.reading import hash_bytes, read_rows
+from luthier.data.reading import Report, hash_bytes, read_rows
 from luthier.data.splitting import limit_by_hash, prompt_key, split_by_hash
 from luthier.errors import DataError
 from luthier.recipe import Data
@@ -31,14 +32,50 @@ class Reading:
     """File -> the layout it was recognised as."""
 
 
-def read_dataset(data: Data) -> Reading:
+class Source(Protocol):
+    """Where the rows of a path come from."""
+
+    def rows(self, path: Path, split: Split, report: Report) -> Iterator[Row]:
+        """Rows for a split, in order; what is wrong with single ones goes to `report`."""
+        ...
+
+    def splits(self, path: Path) -> Container[str]:
+        """Splits that its rows are parted into already."""
+        ...
+
+    def sha256(self, path: Path) -> str:
+        """Of its content."""
+        ...
+
+
+class Files:
+    """Rows of files."""
+
+    def rows(self, path: Path, split: Split, report: Report) -> Iterator[Row]:
+        """All rows of the file."""
+        return read_rows(path, report)
+
+    def splits(self, path: Path) -> Container[str]:
+        """A file knows no splits."""
+        return ()
+
+    def sha256(self, path: Path) -> str:
+        """Of the file's bytes."""
+        return hash_bytes(path)
+
+
+FILES = Files()
+
+
+def read_dataset(data: Data, source: Source = FILES) -> Reading:
     """Read all files of a recipe. Raises DataError for a file that cannot be rows at all."""
     files: dict[Split, Path] = {"train": data.train}
-    if data.validation is not None:
-        files["validation"] = data.validation
-    if data.test is not None:
-        files["test"] = data.test
-    read = {split: _read_file(path, data.format) for split, path in files.items()}
+    parted = source.splits(data.train)
+    held_out: dict[Split, Path | None] = {"validation": data.validation, "test": data.test}
+    for split, named in held_out.items():
+        if named is not None or split in parted:
+            files[split] = named or data.train
+    read = {split: _read_file(source, path, split, data.format) for split, path in files.items()}
     _check_one_kind({files[split]: file.examples for split, file in read.items()})
     findings = [finding for file in read.values() for finding in file.findings]
     findings += _duplicate_ids([example for file in read.values() for example in file.examples])
@@ -57,28 +94,35 @@ def read_dataset(data: Data) -> Reading:
         tuple(limit_by_hash(splits["train"], data.limit)),
         tuple(splits["validation"]),
         tuple(splits["test"]),
-        {str(path): hash_bytes(path) for path in files.values()},
+        {str(path): source.sha256(path) for path in files.values()},
     )
     return Reading(
         dataset,
         tuple(findings),
-        {str(files[split]): file.num_rows for split, file in read.items()},
+        _sums((str(files[split]), file.num_rows) for split, file in read.items()),
         {str(files[split]): file.format for split, file in read.items()},
     )
 
 
-def with_test(reading: Reading, path: Path, wanted: str) -> Reading:
+def with_test(reading: Reading, path: Path, wanted: str, source: Source = FILES) -> Reading:
     """The same training and validation rows, and the rows of another file to be judged on."""
-    read, known = _read_file(path, wanted), reading.dataset
+    read, known = _read_file(source, path, "test", wanted), reading.dataset
     _check_one_kind({Path(next(iter(known.files))): known.train, path: read.examples})
     findings = [*read.findings, *_duplicate_ids(read.examples), *_leaks(known.train, read.examples)]
     return replace(
         reading,
         dataset=replace(
-            known, test=read.examples, files={**known.files, str(path): hash_bytes(path)}
+            known, test=read.examples, files={**known.files, str(path): source.sha256(path)}
         ),
         findings=(*reading.findings, *findings),
     )
+
+
+def _sums(counts: Iterable[tuple[str, int]]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for name, number in counts:
+        found[name] = found.get(name, 0) + number
+    return found
 
 
 def _check_one_kind(files: dict[Path, tuple[Example, ...]]) -> None:
@@ -100,35 +144,15 @@ class _FileRead:
     format: str
 
 
-def _read_file(path: Path, wanted: str) -> _FileRead:
+def _read_file(source: Source, path: Path, split: Split, wanted: str) -> _FileRead:
     findings: list[Finding] = []
-    examples: list[Example] = []
-    layout: Format | None = None
-    num_rows = 0
-    for row in read_rows(path, findings.append):
-        num_rows += 1
-        found = recognise(row.fields, wanted, layout)
-        layout = layout or found
-        if found is None or found is not layout:
-            findings.append(_unknown_layout(row, found, layout))
-            continue
-        example = convert(layout, row, findings.append)
-        if example is not None:
-            examples.append(example)
-    if not num_rows and not findings:
+    reader = RowReader(findings.append, wanted)
+    found = [reader.example(row) for row in source.rows(path, split, findings.append)]
+    if not reader.num_rows and not findings:
         raise DataError("holds no row", where=str(path), accepted="one row a line")
-    return _FileRead(tuple(examples), tuple(findings), num_rows, layout.name if layout else "")
-
-
-def _unknown_layout(row: Row, found: Format | None, before: Format | None) -> Finding:
-    """A row of no layout, or of another than the rows before it."""
-    accepted = " + ".join(sorted(before.fields)) if before else describe_formats()
-    if found and before:
-        said = f"is laid out as {found.name}, and the rows before it as {before.name}"
-        advice = "make one file of each, or set data.format"
-        return Finding(row.place, "unknown-layout", "", said, accepted, advice)
-    fields = ", ".join(map(str, row.fields)) or "none"
-    return Finding(row.place, "unknown-layout", "", f"has the fields {fields}", accepted)
+    examples = tuple(example for example in found if example is not None)
+    layout = reader.layout.name if reader.layout else ""
+    return _FileRead(examples, tuple(findings), reader.num_rows, layout)
 
 
 def _duplicate_ids(examples: Sequence[Example]) -> list[Finding]:

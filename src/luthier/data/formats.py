@@ -12,11 +12,13 @@ from typing import Any
 from luthier.data.examples import (
     Chat,
     Example,
+    Finding,
     Message,
     Rated,
     Row,
     Text,
 )
+from luthier.data.hosted import read_contents, read_converse
 from luthier.data.labelled import (
     LABEL_FIELDS,
     NEGATIVE_FIELDS,
@@ -101,7 +103,9 @@ def _sharegpt(turns: Turns, fields: dict[str, Any]) -> list[Message | None]:
                 "unknown-role", f"{field}.from", f"is {speaker!r}", ", ".join(SHAREGPT_ROLES)
             )
             continue
-        wire = {"role": role, "content": item.get("value"), "tool_call_id": f"turn-{i}"}
+        wire = {"role": role, "content": item.get("value")}
+        if role == "tool":
+            wire["tool_call_id"] = f"turn-{i}"
         messages.append(turns.message(wire, field))
     return messages
 
@@ -156,6 +160,14 @@ _PAIR = frozenset({"tools", "system", "parallel_tool_calls"})
 FORMATS = (
     Format("rated", frozenset({"messages", "label"}), frozenset({"tools"}), _rated, _is_mark),
     Format("rated", frozenset({"prompt", "completion", "label"}), frozenset(), _rated, _is_mark),
+    Format(
+        "bedrock", frozenset({"schemaVersion", "messages"}), frozenset({"system"}),
+        _chats(read_converse),
+    ),
+    Format(
+        "contents", frozenset({"contents"}), frozenset({"systemInstruction"}),
+        _chats(read_contents),
+    ),
     Format("messages", frozenset({"messages"}), frozenset({"tools"}), _chats(_messages)),
     Format(
         "prompt-completion", frozenset({"prompt", "completion"}), frozenset(), _chats(_completion)
@@ -222,3 +234,40 @@ def convert(layout: Format, row: Row, report: Report) -> Example | None:
         if key not in known and isinstance(value, str | int | float) and not is_nan(value)
     }
     return layout.convert(turns, row.fields)
+
+
+class RowReader:
+    """Rows of one layout become examples, one by one; everything wrong with them is reported."""
+
+    def __init__(self, report: Report, wanted: str = "auto") -> None:
+        self._report, self._wanted = report, wanted
+        self.layout: Format | None = None
+        """That of the rows so far."""
+        self.num_rows = 0
+
+    def example(self, row: Row) -> Example | None:
+        """The example of the next row; None after reporting why there is none."""
+        self.num_rows += 1
+        found = recognise(row.fields, self._wanted, self.layout)
+        self.layout = self.layout or found
+        if found is not None and found is self.layout:
+            return convert(found, row, self._report)
+        self._report(_unknown_layout(row, found, self.layout))
+        return None
+
+
+def _unknown_layout(row: Row, found: Format | None, before: Format | None) -> Finding:
+    """A row of no layout, or of another than the rows before it."""
+    accepted = " + ".join(sorted(before.fields)) if before else describe_formats()
+    if found and before:
+        said = f"is laid out as {found.name}, and the rows before it as {before.name}"
+        advice = "make one file of each, or set data.format"
+        return Finding(row.place, "unknown-layout", "", said, accepted, advice)
+    fields = ", ".join(map(str, row.fields)) or "none"
+    return Finding(row.place, "unknown-layout", "", f"has the fields {fields}", accepted)
+
+
+def example_of(row: Row) -> Example | None:
+    """The example of a row by itself; None when it has no known layout, or something is wrong."""
+    layout = recognise(row.fields)
+    return convert(layout, row, lambda finding: None) if layout else None

@@ -1,7 +1,8 @@
 """A file becomes rows: JSONL, JSON, CSV and Parquet, line by line, with everything wrong listed.
 
-A file that cannot be rows at all raises DataError; a line that cannot be a row becomes a Finding
-and the reading goes on. Nothing here knows what the fields mean.
+Any of them but Parquet may be compressed. A file that cannot be rows at all raises DataError; a
+line that cannot be a row becomes a Finding and the reading goes on. Nothing here knows what the
+fields mean.
 """
 
 import codecs
@@ -9,15 +10,21 @@ import csv
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from luthier.data.examples import Finding, Place, Row
+from luthier.data.opening import COMPRESSIONS, kind_of, lines_of, opened
 from luthier.errors import DataError
 
 MAX_ROW_BYTES = 5_000_000
 """A larger row is a mistake in the file: it is hundreds of times a model's context."""
+MAX_WHOLE_BYTES = 10**9
+"""Of a file that must be held whole."""
+LINE_ENDS = re.compile(r"(?<=\r)(?=[^\n])")
+"""Between lines that end in a carriage return alone."""
 
 Report = Callable[[Finding], None]
 
@@ -31,7 +38,11 @@ def read_rows(path: Path, report: Report) -> Iterator[Row]:
     try:
         yield from reader(path, report)
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(f"cannot be read: {error.strerror or error}", where=str(path))
 
 
 def hash_bytes(path: Path) -> str:
@@ -46,16 +57,15 @@ def _check_file(path: Path) -> Callable[[Path, Report], Iterator[Row]]:
         raise DataError("is a folder", where=where, accepted=f"a file ({', '.join(READERS)})")
     if not path.exists():
         raise DataError("does not exist", where=where, advice=_neighbours(path))
-    reader = READERS.get(path.suffix.lower())
+    reader = READERS.get(kind_of(path))
     if reader is None:
-        raise DataError(
-            f"is a {path.suffix or 'nameless'} file", where=where, accepted=", ".join(READERS)
-        )
+        accepted = f"{', '.join(READERS)}, each also with {', '.join(COMPRESSIONS)}"
+        raise DataError(f"is a {path.suffix or 'nameless'} file", where=where, accepted=accepted)
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             start = file.read(4)
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", where=where) from error
+        raise _unreadable(path, error) from error
     if not start:
         raise DataError("is empty", where=where, accepted="one row a line")
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -66,28 +76,27 @@ def _check_file(path: Path) -> Callable[[Path, Report], Iterator[Row]]:
 def _neighbours(path: Path) -> str:
     if not path.parent.is_dir():
         return f"the folder {path.parent} does not exist either"
-    names = sorted(p.name for p in path.parent.iterdir() if p.suffix.lower() in READERS)
+    names = sorted(p.name for p in path.parent.iterdir() if kind_of(p) in READERS)
     return f"the folder holds {', '.join(names[:5])}" if names else "check the path"
 
 
 def _read_lines(path: Path, report: Report) -> Iterator[Row]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            content = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
-            if not content.strip():
+    with opened(path) as file:
+        for number, (line, size) in enumerate(lines_of(file, MAX_ROW_BYTES), 1):
+            place = Place(str(path), number)
+            if size > MAX_ROW_BYTES:
+                report(_too_large(place, size))
                 continue
-            fields = _parse(Place(str(path), number), content, report)
+            content = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+            fields = _parse(place, content, report) if content.strip() else None
             if fields is not None:
-                yield Row(Place(str(path), number), fields)
+                yield Row(place, fields)
 
 
 def _parse(place: Place, line: bytes, report: Report) -> dict[str, Any] | None:
     """The object on a line, or None after reporting why there is none."""
-    if len(line) > MAX_ROW_BYTES:
-        report(_too_large(place, len(line)))
-        return None
     try:
-        value = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
+        value = DECODER.decode(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         found = f"byte {error.start} of the line is not UTF-8"
         report(Finding(place, "wrong-encoding", "", found, "UTF-8", "convert the file"))
@@ -96,21 +105,32 @@ def _parse(place: Place, line: bytes, report: Report) -> dict[str, Any] | None:
         found = f"is broken JSON at column {error.colno}: {error.msg}"
         report(Finding(place, "broken-json", "", found, "one JSON object a line"))
         return None
-    except (_NotANumberError, RecursionError) as error:
-        found = f"holds {error}" if isinstance(error, _NotANumberError) else "is nested too deeply"
-        report(
-            Finding(place, "broken-json", "", found, "plain JSON values", "use null or a number")
-        )
+    except (_NotPlainError, RecursionError) as error:
+        found = f"holds {error}" if isinstance(error, _NotPlainError) else "is nested too deeply"
+        report(Finding(place, "broken-json", "", found, "plain JSON, each key once in an object"))
         return None
     return _object(place, value, report)
 
 
-class _NotANumberError(ValueError):
-    """A JSON text holds NaN or Infinity, which JSON does not know."""
+class _NotPlainError(ValueError):
+    """A JSON text holds NaN or Infinity, which JSON does not know, or a key twice."""
 
 
 def _refuse_constant(name: str) -> None:
-    raise _NotANumberError(name)
+    raise _NotPlainError(name)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object. Which value of a key that stands there twice is meant, nobody can tell."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _NotPlainError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} twice")
+    return found
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_refuse_constant)
+"""Made once: a decoder costs as much as reading a row."""
 
 
 def _object(place: Place, value: Any, report: Report) -> dict[str, Any] | None:
@@ -126,25 +146,36 @@ def _too_large(place: Place, size: int) -> Finding:
     return Finding(place, "row-too-large", "", found, f"at most {MAX_ROW_BYTES / 1e6:.0f} MB a row")
 
 
+def _not_utf8(path: Path, line: int, byte: int) -> DataError:
+    return DataError(
+        f"byte {byte} is not UTF-8",
+        where=f"{path}:{line}",
+        accepted="UTF-8",
+        advice="convert the file",
+    )
+
+
 def _decode(path: Path) -> str:
-    """The whole file as text; DataError names the first line that is not UTF-8."""
-    content = path.read_bytes()
+    """The whole file as text. Raises DataError where it is none, or too large to be held."""
+    with opened(path) as file:
+        content = file.read(MAX_WHOLE_BYTES + 1)
+    if len(content) > MAX_WHOLE_BYTES:
+        raise DataError(
+            f"is larger than {MAX_WHOLE_BYTES / 1e9:.0f} GB",
+            where=str(path),
+            accepted="JSONL, which is read line by line",
+        )
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        raise DataError(
-            f"byte {error.start} is not UTF-8",
-            where=f"{path}:{line}",
-            accepted="UTF-8",
-            advice="convert the file",
-        ) from error
+        raise _not_utf8(path, line, error.start) from error
 
 
 def _read_json(path: Path, report: Report) -> Iterator[Row]:
     """Rows of one JSON array; a place counts rows from 1, since lines mean nothing here."""
     try:
-        values = json.loads(_decode(path), parse_constant=_refuse_constant)
+        values = DECODER.decode(_decode(path))
     except json.JSONDecodeError as error:
         raise DataError(
             f"is broken JSON at column {error.colno}: {error.msg}",
@@ -152,7 +183,7 @@ def _read_json(path: Path, report: Report) -> Iterator[Row]:
             accepted="an array of objects",
             advice="name it .jsonl if it holds one object a line",
         ) from error
-    except (_NotANumberError, RecursionError) as error:
+    except (_NotPlainError, RecursionError) as error:
         raise DataError(f"holds {error or 'too deep a nesting'}", where=str(path)) from error
     if not isinstance(values, list) or not values:
         raise DataError(
@@ -168,12 +199,23 @@ def _read_json(path: Path, report: Report) -> Iterator[Row]:
 
 def _read_csv(path: Path, report: Report) -> Iterator[Row]:
     """Rows of a CSV with a header; a row that spans lines is placed at its first."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    csv.field_size_limit(MAX_ROW_BYTES)
+    with opened(path) as file:
+        yield from _csv_rows(path, csv.reader(_text_lines(path, file), strict=True), report)
+
+
+def _text_lines(path: Path, file: BinaryIO) -> Iterator[str]:
+    """Lines with their ends, of whichever kind. Raises DataError at the first that is none."""
+    for number, (line, size) in enumerate(lines_of(file, MAX_ROW_BYTES), 1):
+        if size > MAX_ROW_BYTES:
+            finding = _too_large(Place(str(path), number), size)
+            raise DataError(finding.found, where=str(finding.place), accepted=finding.accepted)
+        content = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
         try:
-            yield from _csv_rows(path, csv.reader(file, strict=True), report)
-        except UnicodeDecodeError:
-            _decode(path)  # says in which line
-            raise
+            text = content.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise _not_utf8(path, number, error.start) from error
+        yield from LINE_ENDS.split(text)
 
 
 def _csv_rows(path: Path, reader: Any, report: Report) -> Iterator[Row]:

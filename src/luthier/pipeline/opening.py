@@ -17,6 +17,7 @@ from luthier.evaluation import (
     run_system,
 )
 from luthier.models import LanguageModel, ModelFolder, load_adapter
+from luthier.pipeline.datasets import named_rows
 from luthier.pipeline.events import Answered, Event, Note
 from luthier.pipeline.opened_texts import TunedReader, open_reader, reads_texts
 from luthier.pipeline.predictors import ZERO_SHOT, LocalPredictor
@@ -154,9 +155,9 @@ def _judge_writer(
     """A model that writes against its prompt alone; the result, and the hashes of what was read."""
     opened = open_model(run)
     apart = {"validation": None, "test": None, "validation_share": 0.0, "test_share": 0.0}
-    reading = read_dataset(
-        opened.recipe.data.model_copy(update={**apart, "train": rows, "limit": None})
-    )
+    recipe = opened.recipe
+    data = recipe.data.model_copy(update={**apart, "train": rows, "limit": None})
+    reading = read_dataset(data, named_rows(recipe))
     refuse_errors(reading.findings)
     examples = measurable(for_method(reading.dataset, opened.recipe).train)
     evaluation, seed = opened.recipe.evaluation, opened.recipe.training.seed

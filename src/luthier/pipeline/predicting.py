@@ -21,6 +21,7 @@ import numpy as np
 from luthier.data import Finding, read_rows, refuse_errors
 from luthier.errors import ConfigError
 from luthier.pipeline.opened_texts import TunedReader, Wanted, as_row, text_of
+from luthier.runs import atomic_file
 
 LABELS = ".jsonl"
 BLOCK = 2**20
@@ -144,15 +145,11 @@ def _as_bytes(opened: TunedReader, answer: Any) -> bytes:
 
 def _write_vectors(gathered: Path, place: Path, number: int, width: int) -> None:
     """The finished file, from the bare vectors; those are removed."""
-    finished = place.with_name(f"{place.name}.part")
-    try:
+    with atomic_file(place) as finished:
         if place.suffix == ".npy":
             _write_npy(gathered, finished, (number, width))
         else:
             _write_parquet(gathered, finished, width)
-        finished.replace(place)
-    finally:
-        finished.unlink(missing_ok=True)
     gathered.unlink()
 
 

@@ -32,6 +32,7 @@ from luthier.data import (
 )
 from luthier.errors import DataError
 from luthier.models import ModelFolder, count_weights, probe_devices
+from luthier.pipeline.datasets import exactly, named_rows
 from luthier.pipeline.encoding import (
     AnySplit,
     Encoding,
@@ -114,10 +115,11 @@ def prepare(
     `judged_on` is a file of rows that take the place of the held-out ones.
     Raises DataError listing everything wrong with the rows, TemplateError, ModelError.
     """
-    recipe = read.recipe
-    reading = read_dataset(recipe.data)
+    recipe = exactly(read.recipe)
+    source_of_rows = named_rows(recipe)
+    reading = read_dataset(recipe.data, source_of_rows)
     if judged_on is not None:
-        reading = with_test(reading, judged_on, recipe.data.format)
+        reading = with_test(reading, judged_on, recipe.data.format, source_of_rows)
     findings = list(reading.findings)
     refuse_errors(findings)
     dataset = for_method(reading.dataset, recipe)

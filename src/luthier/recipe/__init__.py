@@ -11,6 +11,7 @@ from luthier.recipe.reading import (
 )
 from luthier.recipe.rules import RULES, Facts, Resolved, num_steps, resolve
 from luthier.recipe.schema import (
+    DATASET,
     DPO,
     IPO,
     KTO,
@@ -41,6 +42,7 @@ from luthier.recipe.schema import (
 )
 
 __all__ = [
+    "DATASET",
     "DPO",
     "IPO",
     "KTO",

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from luthier.errors import ConfigError
 from luthier.recipe.fields import field_names, leaves
-from luthier.recipe.schema import Recipe
+from luthier.recipe.schema import DATASET, Recipe
 
 FILE_PATHS = (
     "data.train", "data.validation", "data.test", "data.corpus", "data.queries",
@@ -160,7 +160,7 @@ def _make_relative(content: dict[str, Any], folder: Path) -> None:
     """Make the paths of a file's content relative to the working directory."""
     for name in FILE_PATHS:
         value = _get(content, name)
-        if isinstance(value, str):
+        if isinstance(value, str) and not value.startswith(DATASET):
             _put(content, name, str(folder / Path(value).expanduser()))
     source = _get(content, "model.source")
     # Only what is there is taken for a path: a Hub id looks like a relative folder.

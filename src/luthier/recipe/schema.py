@@ -68,18 +68,23 @@ class Model(Section):
     """Repeat the Hub id here to allow that model's own Python code to run; empty forbids it."""
 
 
+DATASET = "dataset:"
+"""What stands before the name of a dataset, where the path of a file could stand."""
+
+
 class Data(Section):
     """Which rows to learn from, and which to be judged on."""
 
     train: Path
-    """File of training rows: JSONL, JSON, CSV or Parquet."""
+    """File of training rows: JSONL, JSON, CSV or Parquet; or dataset:NAME, or dataset:NAME@VERSION,
+    whose splits are taken where it has some."""
     validation: Path | None = None
     """File of validation rows; without one, a share of the training file."""
     test: Path | None = None
     """File of held-out rows; without one, a share of the training file."""
     format: Literal[
         "auto", "messages", "prompt-completion", "instruction", "sharegpt", "preference", "rated",
-        "text", "labelled", "labelled-pair", "pair", "scored-pair",
+        "text", "labelled", "labelled-pair", "pair", "scored-pair", "contents", "bedrock",
     ] = "auto"  # fmt: skip
     """How a row is laid out; auto recognises it by its fields."""
     corpus: Path | None = None

@@ -1,19 +1,28 @@
-"""Remembers: run folders, their records, and the database that finds them. No torch."""
+"""Remembers: runs, datasets, their records, and the database that finds them. No torch."""
 
+from luthier.runs.contents import Content, KeptRow, NewRow
+from luthier.runs.datasets import Datasets, Origin, Version
 from luthier.runs.environment import Environment, capture_environment, memory_bytes, num_cores
-from luthier.runs.files import JsonLines, atomic_folder, write_atomically
+from luthier.runs.files import JsonLines, atomic_file, atomic_folder, write_atomically
 from luthier.runs.mirror import Mirror
 from luthier.runs.records import RunRecord, Status
 from luthier.runs.workspace import Run, Workspace, utc_now
 
 __all__ = [
+    "Content",
+    "Datasets",
     "Environment",
     "JsonLines",
+    "KeptRow",
     "Mirror",
+    "NewRow",
+    "Origin",
     "Run",
     "RunRecord",
     "Status",
+    "Version",
     "Workspace",
+    "atomic_file",
     "atomic_folder",
     "capture_environment",
     "memory_bytes",

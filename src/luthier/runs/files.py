@@ -81,6 +81,21 @@ def write_atomically(place: Path, content: bytes | str) -> None:
 
 
 @contextmanager
+def atomic_file(place: Path) -> Iterator[Path]:
+    """Give a path to write to; it becomes `place` when the block ends without an error."""
+    unfinished = _beside(place, UNFINISHED)
+    with storing(place):
+        try:
+            yield unfinished
+            with unfinished.open("rb") as file:
+                os.fsync(file.fileno())
+            unfinished.replace(place)
+        finally:
+            unfinished.unlink(missing_ok=True)
+        _sync_folder(place.parent)
+
+
+@contextmanager
 def atomic_folder(place: Path) -> Iterator[Path]:
     """Give an empty folder to fill; it becomes `place` when the block ends without an error.
 
@@ -92,7 +107,7 @@ def atomic_folder(place: Path) -> Iterator[Path]:
         unfinished.mkdir()
         try:
             yield unfinished
-            _sync_tree(unfinished)
+            sync_tree(unfinished)
             _put_in_place(unfinished, place)
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -146,7 +161,7 @@ def _put_in_place(unfinished: Path, place: Path) -> None:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _sync_tree(folder: Path) -> None:
+def sync_tree(folder: Path) -> None:
     for parent, _, names in os.walk(folder):
         for name in names:
             with (Path(parent) / name).open("rb") as file:

@@ -1,0 +1,87 @@
+"""Datasets from the command line: versions are made, compared, learnt from, and not forgotten."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from journey import luthier, write_rows
+
+from tiny_encoders import write_encoder
+
+THINGS = {"light": "lamp on {}", "music": "song {} please"}
+WORDS = ("one", "two", "now", "what", "the", "red", "green", "today")
+
+
+def rows(start: int, number: int) -> list[dict[str, object]]:
+    return [
+        {"text": THINGS[name].format(f"{WORDS[i % 8]} {WORDS[i // 8 % 8]}"), "label": name}
+        for i in range(start, start + number)
+        for name in THINGS
+    ]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_rows(tmp_path / "train.jsonl", rows(0, 24))
+    write_rows(tmp_path / "held.jsonl", rows(40, 8))
+    write_rows(tmp_path / "more.jsonl", rows(30, 4))
+    return tmp_path
+
+
+def test_versions_are_added_compared_tagged_and_shown(folder: Path) -> None:
+    done = luthier(folder, "data", "add", "things", "train.jsonl", "--test", "held.jsonl")
+    assert done.code == 0, done.error
+    assert "things@1  64 rows (48 train, 16 test)" in done.out
+    again = luthier(folder, "data", "add", "things", "train.jsonl", "--test", "held.jsonl")
+    assert "things@1 holds exactly these rows already" in again.out
+    more = luthier(folder, "data", "add", "things", "more.jsonl", "--after", "things@1")
+    assert "things@2  72 rows" in more.out
+    assert luthier(folder, "data", "tag", "things@1", "first").code == 0
+    difference = luthier(folder, "data", "diff", "things@first", "things")
+    assert "8 rows added, 0 removed, 0 edited" in difference.out
+    log = json.loads(luthier(folder, "data", "log", "things", "--json").out)
+    assert [(v["number"], v["parent"]) for v in log] == [(2, "things@1"), (1, "")]
+    assert (
+        "first" in luthier(folder, "data", "list").out
+        or "things@2" in luthier(folder, "data", "list").out
+    )
+    shown = luthier(folder, "data", "show", "things@1")
+    assert "train.jsonl:1" in shown.out
+    ids = json.loads(luthier(folder, "data", "diff", "things@1", "things@2", "--json").out)
+    row = json.loads(luthier(folder, "data", "show", "things", "--row", ids["added"][0][:10]).out)
+    assert row["fields"] == rows(30, 4)[0]
+    assert row["origin"] == "more.jsonl:1"
+    wrong = luthier(folder, "data", "show", "things@9")
+    assert wrong.code == 2
+    assert "expected 1, 2, first" in wrong.error
+
+
+def test_a_run_learns_from_a_version_and_keeps_it(folder: Path) -> None:
+    write_encoder(folder / "model", sentence="mean_tokens")
+    luthier(folder, "data", "add", "things", "train.jsonl", "--test", "held.jsonl")
+    recipe = {
+        "name": "things", "model": "./model", "data": "dataset:things",
+        "method": {"kind": "classify", "stages": "one"}, "training": {"epochs": 1},
+        "evaluation": {"resamples": 200}, "runtime": {"dtype": "float32", "threads": 1},
+    }  # fmt: skip
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    done = luthier(folder, "train", "recipe.yaml")
+    assert done.code == 0, done.error
+    (record,) = (folder / "luthier-workspace" / "runs").glob("*/run.json")
+    files = json.loads(record.read_text())["data_files"]
+    (version,) = json.loads(luthier(folder, "data", "log", "things", "--json").out)
+    assert files == {"dataset:things@1": version["sha256"]}
+    report = json.loads(record.with_name("report.json").read_text())
+    assert len(report["evaluation"]["examples"]) == 16 if "examples" in report["evaluation"] else 1
+    refused = luthier(folder, "data", "delete", "things@1")
+    assert refused.code == 2
+    assert "runs were tuned on" in refused.error
+    broken = write_rows(folder / "broken.jsonl", [*rows(0, 3), {"text": "", "label": "light"}])
+    luthier(folder, "data", "add", "broken", broken.name)
+    (folder / "recipe.yaml").write_text(
+        yaml.safe_dump({**recipe, "data": "dataset:broken"}), encoding="utf-8"
+    )
+    said = luthier(folder, "train", "recipe.yaml")
+    assert said.code == 2
+    assert "broken@1:7 text is empty" in said.error
