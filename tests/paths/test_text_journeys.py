@@ -48,6 +48,10 @@ def intents(count: int = 60) -> list[dict[str, Any]]:
     ]
 
 
+def unseen(count: int) -> list[dict[str, Any]]:
+    return [{**row, "text": f"{row['text']} red {i}"} for i, row in enumerate(intents(count))]
+
+
 def tags(count: int = 120) -> list[dict[str, Any]]:
     words = {"light": "lamp", "music": "song", "weather": "rain"}
     return [
@@ -211,7 +215,7 @@ def test_two_texts_that_are_read_together_make_one_vector(folder: Path) -> None:
 def test_other_rows_are_judged_beside_what_learnt_from_the_same_rows(folder: Path) -> None:
     run = tuned(folder, "intents", {"kind": "classify", "stages": "one"})
     recipe = resolved_recipe(run.run)
-    other = write_rows(folder / "judged.jsonl", intents(20))
+    other = write_rows(folder / "judged.jsonl", unseen(20))
     prepared = prepare(ReadRecipe(recipe, {}, ""), judged_on=other)
     first = prepare(ReadRecipe(recipe, {}, ""))
     assert prepared.train.examples == first.train.examples
@@ -242,7 +246,7 @@ def test_the_text_of_a_row_is_the_one_that_is_asked_for(
     kinds: tuple[opened_texts.Wanted, ...] = ("answer", "query", "passage")
     for wanted, expected in zip(kinds, (answer, query, passage), strict=True):
         if expected is None:
-            with pytest.raises(DataError, match="text in one of"):
+            with pytest.raises(DataError, match=r"text in one of|text is empty"):
                 opened_texts.text_of(row, wanted)
         else:
             assert opened_texts.text_of(row, wanted) == expected
@@ -380,7 +384,7 @@ def test_files_are_predicted_from_the_command_line(folder: Path, tmp_path: Path)
     asked = luthier(tmp_path, "chat", "labels", *place)
     assert asked.code == 2
     assert "luthier predict" in asked.error
-    other = write_rows(tmp_path / "other.jsonl", intents(20))
+    other = write_rows(tmp_path / "other.jsonl", unseen(20))
     again = luthier(tmp_path, "evaluate", "labels", "--data", str(other), *place)
     assert again.code == 0, again.error
     assert "strongest baseline" in " ".join(again.out.split())
@@ -388,6 +392,10 @@ def test_files_are_predicted_from_the_command_line(folder: Path, tmp_path: Path)
     refused = luthier(tmp_path, "evaluate", "labels", "--data", str(learnt), *place)
     assert refused.code == 2
     assert "rows that the run learnt from" in refused.error
+    mixed = write_rows(tmp_path / "mixed.jsonl", [*unseen(3), *reversed(intents(60))])
+    refused = luthier(tmp_path, "evaluate", "labels", "--data", str(mixed), *place)
+    assert refused.code == 2
+    assert "of 63 rows ask what the run learnt from, first" in refused.error
 
 
 def test_predicting_goes_on_where_it_was_broken_off(
@@ -434,12 +442,60 @@ def broken_off_after(number: int) -> Follow:
     return follow
 
 
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        ("lamp on", "texts: is one text; expected a list"), ([None], "text 1: is None"),
+        (["lamp", " "], "text 2: is ' '"), ([("a", "b")], "text 1: is two texts"),
+        ([3], "text 1: is 3"),
+    ],
+)  # fmt: skip
+def test_what_is_no_text_is_said_in_python_too(folder: Path, texts: Any, said: str) -> None:
+    opened = tuned(folder, "intents", {"kind": "classify", "stages": "one"}, name="asked").reader
+    with pytest.raises(DataError, match=said):
+        opened.predict(texts)
+    assert opened.predict([]) == []
+
+
+def test_what_reads_two_texts_is_not_given_one(folder: Path, tmp_path: Path) -> None:
+    opened = tuned(folder, "verdicts", "classify", "plain").reader
+    with pytest.raises(DataError, match="text 1: is one text; expected two texts"):
+        opened.predict(["the lamp is on"])
+    source = write_rows(tmp_path / "texts.jsonl", [{"text": "the lamp is on"}])
+    with pytest.raises(DataError, match=r"texts.jsonl:1: is one text"):
+        predict_file(opened, source)
+    source.write_text('{"text": null}\n')
+    with pytest.raises(DataError, match=r"texts.jsonl:1: text is null; expected text"):
+        predict_file(opened, source)
+
+
+def test_vectors_are_cut_to_lengths_that_there_are(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"dimensions: is .*1000.*lengths up to 32"):
+        tuned(folder, "pairs", {"kind": "embed", "dimensions": [1000, 32]})
+    with pytest.raises(ConfigError, match="must be one of them"):
+        tuned(folder, "pairs", {"kind": "embed", "dimensions": [8]})
+
+
+def test_scores_that_say_nothing_are_refused(folder: Path) -> None:
+    write_rows(folder / "same.jsonl", [{**row, "score": 0.5} for row in similarities()])
+    with pytest.raises(DataError) as caught:
+        tuned(folder, "same", "embed")
+    assert "score is 0.5, as in all" in str(caught.value)
+
+
+def test_thresholds_are_not_taken_from_a_handful_of_rows(folder: Path) -> None:
+    run = tuned(folder, "tags", "classify", rows={"validation_share": 0.05})
+    labels = json.loads((run.run.path("model") / "labels.json").read_text())
+    assert labels["thresholds"] == [0.5] * 3
+
+
 def test_a_preview_shows_texts_and_what_is_learnt_of_them(folder: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     for data, method, learnt in (
         ("intents", "classify", "light"), ("similarities", "embed", "1.0"), ("pairs", "embed", ""),
     ):  # fmt: skip
-        settings = {"model": str(folder / "plain"), "data": str(folder / f"{data}.jsonl")}
+        rows = {"train": str(folder / f"{data}.jsonl"), "test_share": 0.3}
+        settings = {"model": str(folder / "plain"), "data": rows}
         recipe.write_text(json.dumps({**settings, "method": method}), encoding="utf-8")
         done = luthier(tmp_path, "preview", "recipe.yaml", "--rows", "40")
         assert done.code == 0, done.error

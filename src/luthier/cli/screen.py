@@ -19,13 +19,18 @@ if TYPE_CHECKING:
     from luthier.training import Profile, StepDone
 
 T = TypeVar("T")
+WIDE = 200
+"""Columns of a table in a file or a pipe, where nobody's window is too narrow."""
 PLAIN_LINES = 20
 """Lines per training when the output is no terminal."""
 
 
 def console(*, is_quiet: bool = False) -> Console:
     """Standard output; without a terminal, lines are never wrapped or cut."""
-    return Console(highlight=False, soft_wrap=True, markup=False, quiet=is_quiet)
+    out = Console(highlight=False, soft_wrap=True, markup=False, quiet=is_quiet)
+    if not out.is_terminal:
+        out.width = max(out.width, WIDE)
+    return out
 
 
 @contextmanager
@@ -40,7 +45,7 @@ def screen(*, is_quiet: bool = False) -> Iterator["Screen"]:
 
 def followed(rows: Iterator[T], total: int, out: Console) -> Iterator[T]:
     """The rows, one by one; how many are done and the time left are shown as they are taken."""
-    begun = time.monotonic()
+    begun = shown = time.monotonic()
     bar = Progress(
         BarColumn(bar_width=24),
         TextColumn("{task.completed:,.0f}/{task.total:,.0f} rows"),
@@ -52,7 +57,9 @@ def followed(rows: Iterator[T], total: int, out: Console) -> Iterator[T]:
         for done, row in enumerate(rows, 1):
             yield row
             bar.advance(task)
-            if not out.is_terminal and done % -(-total // PLAIN_LINES) == 0 and done < total:
+            is_due = done % -(-total // PLAIN_LINES) == 0 and done < total
+            if is_due and not out.is_terminal and time.monotonic() - shown >= 1:
+                shown = time.monotonic()
                 left = _clock((time.monotonic() - begun) / done * (total - done))
                 out.print(f"  {done:,}/{total:,} rows  {left} left")
 
@@ -224,7 +231,12 @@ def _tuning(tuning: "Tuning") -> str:
         return f"{name} rank {tuning.rank}" + (", 4 bits" if tuning.quantize == "nf4" else "")
     if isinstance(tuning, LastLayers):
         return f"the last {_counted(tuning.count, 'block')}"
-    return "all weights" if tuning.kind == "full" else "the embeddings"
+    names_of_rest = {
+        "full": "all weights",
+        "head": "the head alone",
+        "embeddings": "the embeddings",
+    }
+    return names_of_rest[tuning.kind]
 
 
 def _counted(count: int, noun: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from luthier.data.examples import Dataset, Example, Finding, Row, Split, canonical
+from luthier.data.examples import Dataset, Example, Finding, Pair, Row, Split, canonical
 from luthier.data.formats import RowReader
 from luthier.data.labels import label_findings
 from luthier.data.reading import Report, hash_bytes, read_rows
@@ -89,6 +89,7 @@ def read_dataset(data: Data, source: Source = FILES) -> Reading:
             splits[split] = list(read[split].examples)
             findings += _leaks(splits["train"], splits[split])
     findings += _repeats(splits["train"])
+    findings += [found for split in ("train", "test") for found in _constant_scores(splits[split])]
     findings += label_findings(splits["train"], splits["validation"], splits["test"])
     dataset = Dataset(
         tuple(limit_by_hash(splits["train"], data.limit)),
@@ -176,6 +177,17 @@ def _leaks(train: Sequence[Example], held_out: Sequence[Example]) -> list[Findin
         for example in held_out
         if (key := prompt_key(example)) in known
     ]  # fmt: skip
+
+
+def _constant_scores(examples: Sequence[Example]) -> list[Finding]:
+    """Scores that say nothing: there is no order to learn, nor to be judged by."""
+    scored = [
+        example for example in examples if isinstance(example, Pair) and example.score is not None
+    ]
+    if len(scored) < 2 or len({example.score for example in scored}) > 1:
+        return []
+    found = f"is {scored[0].score}, as in all {len(scored)} rows of its split"
+    return [Finding(scored[0].place, "constant-score", "score", found, "scores that differ")]
 
 
 def _repeats(train: Sequence[Example]) -> list[Finding]:

@@ -86,6 +86,8 @@ class Answering:
     """Probability from which each of several labels is given; chosen on the validation rows."""
     temperature: float = 1.0
     """What the logits were divided by on the validation rows; it is part of the head's weights."""
+    reads_pairs: bool = False
+    """Whether it answers about two texts that are read together."""
 
     @property
     def label_set(self) -> LabelSet:
@@ -129,6 +131,7 @@ class Answering:
             tuple(content["names"]),
             tuple(content["thresholds"]),
             content["temperature"],
+            content["reads_pairs"],
         )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from luthier.data import Example, Labelled, LabelSet, Split, label_kind, read_label_set
+from luthier.errors import ConfigError
 from luthier.evaluation import suggest_for_texts, suggest_metrics
 from luthier.models import Pooling, read_pooling
 from luthier.recipe import SFT, Classify, Embed, Recipe, settled
@@ -39,6 +40,10 @@ class Encoding(Protocol):
     def facts(self, train: AnySplit, test: tuple[Example, ...]) -> dict[str, Any]:
         """What the rules of a recipe need to know, of what only this way knows."""
         ...
+
+
+WIDTHS = ("hidden_size", "n_embd", "dim")
+"""Names of a model's width in config.json."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,9 @@ class ReadEncoding:
                 recipe.method.passage_prompt or known.get("passage", known.get("document", "")),
             )
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        width = next((config[name] for name in WIDTHS if name in config), None)
+        if isinstance(recipe.method, Embed) and width and not pooling.dense:
+            _check_dimensions(recipe.method.dimensions, width)
         return cls(tokenizer, pooling, recipe, prompts, config)
 
     def encode(self, split: Split, examples: Sequence[Example], max_length: int) -> TextSplit:
@@ -132,6 +140,15 @@ class ReadEncoding:
             "label_counts": labels.counts if labels is not None else (),
             "has_vectors": self.pooling.is_sentence_folder,
         }
+
+
+def _check_dimensions(dimensions: Sequence[int], width: int) -> None:
+    if dimensions and max(dimensions) != width:
+        raise ConfigError(
+            f"is {list(dimensions)}",
+            where="method.dimensions",
+            accepted=f"lengths up to {width}, the model's own, which must be one of them",
+        )
 
 
 def text_limit(recipe: Recipe, limit: int | None) -> int:

@@ -41,12 +41,18 @@ class TunedReader:
             raise ConfigError(
                 "gives vectors, not labels", where=self.run.id, advice="call embed instead"
             )
-        logits = self.reader.logits([_both(text) for text in texts])
+        asked = _checked(texts)
+        for number, (_, second) in enumerate(asked, 1):
+            check_pairing(self.answering, second, f"text {number}")
+        if not asked:
+            return []
+        logits = self.reader.logits(asked)
         return self.answering.predictions([str(i) for i in range(len(texts))], logits)
 
     def embed(self, texts: Sequence[str], *, as_passages: bool = False) -> Numbers:
         """Vectors [n, D] float32 of texts, asked with, or to be found."""
-        return self.reader.vectors(texts, prompt=self.reader.prompts[as_passages])
+        plain = [text for text, _ in _checked(texts)]
+        return self.reader.vectors(plain, prompt=self.reader.prompts[as_passages])
 
     def stream(
         self, texts: Iterable[tuple[str, str | None]], *, as_passages: bool = False
@@ -66,8 +72,29 @@ class TunedReader:
         return peak_memory()
 
 
-def _both(text: str | tuple[str, str]) -> tuple[str, str | None]:
-    return (text, None) if isinstance(text, str) else text
+def _checked(texts: Sequence[str | tuple[str, str]]) -> list[tuple[str, str | None]]:
+    """Texts to be asked with. Raises DataError for what is none."""
+    if isinstance(texts, str):
+        raise DataError("is one text", where="texts", accepted="a list of texts, such as [text]")
+    found: list[tuple[str, str | None]] = []
+    for number, text in enumerate(texts, 1):
+        parts = tuple(text) if isinstance(text, tuple | list) else (text,)
+        if not 1 <= len(parts) <= 2 or not all(isinstance(p, str) and p.strip() for p in parts):
+            said = f"is {text!r}"
+            raise DataError(
+                said, where=f"text {number}", accepted="a text that is not empty, or two"
+            )
+        found.append((parts[0], parts[1] if len(parts) > 1 else None))
+    return found
+
+
+def check_pairing(answering: Answering, second: str | None, where: str) -> None:
+    """Raise DataError when what reads two texts together is given one, or the other way round."""
+    if answering.reads_pairs == (second is not None):
+        return
+    one, two = "one text", "two texts that are read together"
+    found, accepted = (one, two) if answering.reads_pairs else (two, one)
+    raise DataError(f"is {found}", where=where, accepted=f"{accepted}, as the run learnt from")
 
 
 def reads_texts(run: Run) -> bool:
@@ -127,6 +154,11 @@ def text_of(row: Row, wanted: Wanted) -> tuple[str, str | None]:
             found = [str(fields[name]) for name in names]
             first = with_title(row, found[0]) if wanted == "passage" else found[0]
             return first, found[1] if len(found) > 1 else None
+    for name in (name for names in LAYOUTS[wanted] for name in names if name in fields):
+        value = fields[name]
+        if not isinstance(value, str) or not value.strip():
+            said = "empty" if isinstance(value, str) else json.dumps(value)
+            raise DataError(f"{name} is {said}", where=str(row.place), accepted="text")
     known = dict.fromkeys(" + ".join(names) for names in LAYOUTS[wanted])
     raise DataError(
         f"has the fields {', '.join(fields) or 'none'}",
@@ -154,6 +186,10 @@ def write_suspects(run: Run, target: Path) -> int:
         )
     details = json.loads(report.read_text("utf-8")).get("details") or {}
     found = details.get("suspects", [])
+    if not details.get("classes"):
+        raise ConfigError(
+            "has no labels that could be doubtful", where=run.id, accepted="a classifier's run"
+        )
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in found]
     target.write_text("".join(lines), encoding="utf-8")
     return len(found)

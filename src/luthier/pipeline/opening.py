@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from luthier.data import Message, read_dataset, refuse_errors
-from luthier.errors import ConfigError
+from luthier.data import Message, prompt_key, read_dataset, refuse_errors
+from luthier.errors import ConfigError, DataError
 from luthier.evaluation import (
     EvaluationResult,
     Kind,
@@ -135,6 +135,7 @@ def evaluate_run(
             accepted="a file of rows it has not seen",
             advice="how it does on the rows it held out is in its report",
         )
+    _refuse_learnt(resolved_recipe(run), rows)
     result, files = (_judge_reader if reads_texts(run) else _judge_writer)(run, rows, observe)
     sha256 = files[str(rows)]
     summary = {
@@ -147,6 +148,29 @@ def evaluate_run(
     name = f"on-{rows.stem}-{sha256[:8]}.json"
     write_atomically(run.path("evaluation", name), json.dumps(summary, indent=1))
     return result
+
+
+def _refuse_learnt(recipe: Recipe, rows: Path) -> None:
+    """Raise ConfigError where rows ask what the run's training or validation rows ask.
+
+    Only as long as those are still there.
+    """
+    apart = {"validation": None, "test": None, "validation_share": 0.0, "test_share": 0.0}
+    asked = read_dataset(recipe.data.model_copy(update={**apart, "train": rows, "limit": None}),
+                         named_rows(recipe)).dataset.train  # fmt: skip
+    try:
+        learnt = read_dataset(recipe.data, named_rows(recipe)).dataset
+    except (DataError, ConfigError):
+        return
+    known = {prompt_key(example) for example in (*learnt.train, *learnt.validation)}
+    seen = [example for example in asked if prompt_key(example) in known]
+    if seen:
+        raise ConfigError(
+            f"{len(seen)} of {len(asked)} rows ask what the run learnt from, first {seen[0].place}",
+            where=str(rows),
+            accepted="rows it has not seen",
+            advice="leave these out; how it does on the rows it held out is in its report",
+        )
 
 
 def _judge_writer(

@@ -20,7 +20,8 @@ import numpy as np
 
 from luthier.data import Finding, read_rows, refuse_errors
 from luthier.errors import ConfigError
-from luthier.pipeline.opened_texts import TunedReader, Wanted, as_row, text_of
+from luthier.pipeline.asking import Answering
+from luthier.pipeline.opened_texts import TunedReader, Wanted, as_row, check_pairing, text_of
 from luthier.runs import atomic_file
 
 LABELS = ".jsonl"
@@ -62,12 +63,12 @@ def predict_file(
     place = _checked(opened, source, place)
     wanted: Wanted = "passage" if as_passages else "query"
     wanted = "answer" if opened.answering is not None else wanted
-    total = sum(1 for _ in texts_in(source, wanted))
+    total = sum(1 for _ in texts_in(source, wanted, opened.answering))
     unfinished = _unfinished(opened, source, place, as_passages=as_passages)
     width = 4 * opened.reader.model.width
     with unfinished.open("a+b") as file:
         kept = _keep_lines(file) if place.suffix == LABELS else _keep_vectors(file, width)
-        rest = islice(texts_in(source, wanted), kept, None)
+        rest = islice(texts_in(source, wanted, opened.answering), kept, None)
         for answer in follow(opened.stream(rest, as_passages=as_passages), kept, total):
             file.write(_as_bytes(opened, answer))
     if place.suffix == LABELS:
@@ -77,14 +78,19 @@ def predict_file(
     return Predicted(place, total, kept)
 
 
-def texts_in(source: Path, wanted: Wanted) -> Iterator[tuple[str, str | None]]:
+def texts_in(
+    source: Path, wanted: Wanted, answering: Answering | None
+) -> Iterator[tuple[str, str | None]]:
     """Texts of a file, one by one. Raises DataError at the first row that holds none."""
 
     def refuse(finding: Finding) -> None:
         refuse_errors([finding])
 
     for row in read_rows(source, refuse):
-        yield text_of(row, wanted)
+        text, second = text_of(row, wanted)
+        if answering is not None:
+            check_pairing(answering, second, str(row.place))
+        yield text, second
 
 
 def _checked(opened: TunedReader, source: Path, place: Path | None) -> Path:

@@ -34,6 +34,7 @@ from luthier.errors import DataError
 from luthier.models import ModelFolder, count_weights, probe_devices
 from luthier.pipeline.datasets import exactly, named_rows
 from luthier.pipeline.encoding import (
+    WIDTHS,
     AnySplit,
     Encoding,
     ReadEncoding,
@@ -63,8 +64,6 @@ KINDS = {
     Labelled: "labelled texts",
     Pair: "pairs of texts",
 }
-WIDTHS = ("hidden_size", "n_embd", "dim")
-"""Names of a model's width in config.json."""
 DEPTHS = ("num_hidden_layers", "n_layer", "n_layers")
 """Names of its number of blocks."""
 NO_LIMIT = 10**9

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from luthier.data import LabelSet
+from luthier.data import Labelled, LabelSet
 from luthier.evaluation import best_temperature, best_thresholds
 from luthier.models import (
     Encoder,
@@ -44,6 +44,8 @@ from luthier.training import (
     with_hard_negatives,
 )
 
+MIN_HELD_OUT = 10
+"""Validation rows with a label, and without it, from which its threshold is chosen; else 0.5."""
 CONTRAST_SCALE = 20.0
 """Inverse temperature of the contrast of labels, sentence-transformers' default."""
 
@@ -53,7 +55,9 @@ def answering_of(prepared: Prepared) -> Answering | None:
     if not isinstance(prepared.recipe.method, Classify):
         return None
     assert prepared.labels is not None, "classifiers learn from labelled rows"
-    return Answering(prepared.labels.kind, prepared.labels.names)
+    learnt = prepared.train.examples
+    reads_pairs = isinstance(learnt[0], Labelled) and learnt[0].second is not None
+    return Answering(prepared.labels.kind, prepared.labels.names, reads_pairs=reads_pairs)
 
 
 def learn_to_read(
@@ -218,4 +222,10 @@ def _settled_answering(
         fold_scale(head, 0.0, 1 / temperature)
         return replace(answering, temperature=temperature)
     truth = multi_hot(held_out, logits.shape[1]).numpy().astype(np.float64)
-    return replace(answering, thresholds=best_thresholds(answering.probabilities(logits), truth))
+    best = best_thresholds(answering.probabilities(logits), truth)
+    counts = truth.sum(0)
+    settled_ = (
+        threshold if MIN_HELD_OUT <= count <= len(truth) - MIN_HELD_OUT else 0.5
+        for threshold, count in zip(best, counts, strict=True)
+    )  # fmt: skip
+    return replace(answering, thresholds=tuple(settled_))

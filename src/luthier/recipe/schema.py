@@ -325,8 +325,8 @@ class Training(Section):
     micro_batch_tokens: Count = "auto"
     """Tokens computed at once; changes memory and speed, never the result."""
     max_length: Count = "auto"
-    """Longest example in tokens; longer ones are dropped and listed. Raw texts are cut
-    into pieces of it, without loss."""
+    """Longest example in tokens; longer ones are dropped and listed. Raw texts are cut into pieces
+    of it, without loss; of texts that are read as a whole the end is left out, and listed."""
     learning_rate: Rate = "auto"
     """Peak learning rate."""
     activations: Literal["keep", "recompute", "offload"] = "keep"
