@@ -60,8 +60,8 @@ USER_ERROR = 2
 INTERRUPTED = 130
 SPINS = "10000"
 """Rounds that torch's threads (GNU OpenMP) wait for work before they give their core away. Its own
-default is so many that beside one busy process a step took 1.4 times as long; alone nothing is
-lost."""
+default is so many that beside one busy process a step of 1,000 tokens took 1.4 times as long; alone
+nothing is lost."""
 
 
 def main() -> None:
