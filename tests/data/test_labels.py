@@ -309,3 +309,13 @@ def test_held_out_numbers_are_numbers(tmp_path: Path) -> None:
     )
     (error,) = [f for f in read_dataset(data).findings if f.severity == "error"]
     assert str(error).startswith(f"{tmp_path}/test.jsonl:1 label is 'N/A'; expected a number")
+
+
+def test_held_out_rows_that_contradict_each_other_are_found_too(tmp_path: Path) -> None:
+    train: Rows = [{"text": f"t{i}", "label": "ab"[i % 2]} for i in range(30)]
+    test: Rows = [{"text": "same", "label": "a"}, {"text": "Same", "label": "b"}]
+    data = Data(
+        train=written(tmp_path, train, "train.jsonl"), test=written(tmp_path, test, "test.jsonl")
+    )
+    found = [f for f in read_dataset(data).findings if f.name == "contradicting-labels"]
+    assert [str(f.place) for f in found] == [f"{tmp_path}/test.jsonl:2"]

@@ -4,7 +4,8 @@ No row is dropped in silence: a row that cannot be used is a finding, and findin
 refuse the whole (`refuse_errors`) until the caller has shown them.
 """
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -97,10 +98,13 @@ def read_dataset(data: Data, source: Source = FILES) -> Reading:
         tuple(splits["test"]),
         {str(path): source.sha256(path) for path in files.values()},
     )
+    num_rows = Counter[str]()
+    for split, file in read.items():
+        num_rows[str(files[split])] += file.num_rows
     return Reading(
         dataset,
         tuple(findings),
-        _sums((str(files[split]), file.num_rows) for split, file in read.items()),
+        dict(num_rows),
         {str(files[split]): file.format for split, file in read.items()},
     )
 
@@ -117,13 +121,6 @@ def with_test(reading: Reading, path: Path, wanted: str, source: Source = FILES)
         ),
         findings=(*reading.findings, *findings),
     )
-
-
-def _sums(counts: Iterable[tuple[str, int]]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for name, number in counts:
-        found[name] = found.get(name, 0) + number
-    return found
 
 
 def _check_one_kind(files: dict[Path, tuple[Example, ...]]) -> None:

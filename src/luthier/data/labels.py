@@ -136,11 +136,15 @@ def label_findings(
     train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]
 ) -> list[Finding]:
     """Everything wrong with the labels of a dataset that no single row shows."""
-    learnt = [example for example in train if isinstance(example, Labelled)]
+    learnt = _labelled(train)
     if not learnt:
         return []
     held_out = {"validation": validation, "test": test}
-    findings = [*_mixed_forms(learnt), *_spellings(learnt), *_contradictions(learnt)]
+    findings = [
+        *_mixed_forms(learnt),
+        *_spellings(learnt),
+        *_contradictions([*learnt, *_labelled(validation), *_labelled(test)]),
+    ]
     values = {as_number(label) for example in learnt for label in example.labels}
     if label_kind(learnt) == "number":
         findings += [
@@ -155,8 +159,7 @@ def label_findings(
     if label_kind(learnt) == "number" or (None not in values and len(values) > MOST_INTEGERS):
         return findings  # of numbers, however they are written, none need come twice
     for split, examples in held_out.items():
-        own = [example for example in examples if isinstance(example, Labelled)]
-        findings += _missing(learnt, own, split)
+        findings += _missing(learnt, _labelled(examples), split)
     return [*findings, *_rare(learnt)]
 
 
@@ -222,6 +225,10 @@ def _contradictions(examples: Sequence[Labelled]) -> list[Finding]:
             accepted = "one answer for equal texts"
             findings.append(_warning(example, "contradicting-labels", found, accepted))
     return findings
+
+
+def _labelled(examples: Sequence[Example]) -> list[Labelled]:
+    return [example for example in examples if isinstance(example, Labelled)]
 
 
 def _missing(learnt: Sequence[Labelled], held_out: Sequence[Labelled], split: str) -> list[Finding]:

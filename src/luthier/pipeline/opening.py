@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from luthier.data import Message, prompt_key, read_dataset, refuse_errors
+from luthier.data import Message, Reading, prompt_key, read_dataset, refuse_errors
 from luthier.errors import ConfigError, DataError
 from luthier.evaluation import (
     EvaluationResult,
@@ -150,14 +150,19 @@ def evaluate_run(
     return result
 
 
+def _read_alone(recipe: Recipe, rows: Path) -> Reading:
+    """All rows of a file together, whatever the recipe's own are."""
+    apart = {"validation": None, "test": None, "validation_share": 0.0, "test_share": 0.0}
+    data = recipe.data.model_copy(update={**apart, "train": rows, "limit": None})
+    return read_dataset(data, named_rows(recipe))
+
+
 def _refuse_learnt(recipe: Recipe, rows: Path) -> None:
     """Raise ConfigError where rows ask what the run's training or validation rows ask.
 
     Only as long as those are still there.
     """
-    apart = {"validation": None, "test": None, "validation_share": 0.0, "test_share": 0.0}
-    asked = read_dataset(recipe.data.model_copy(update={**apart, "train": rows, "limit": None}),
-                         named_rows(recipe)).dataset.train  # fmt: skip
+    asked = _read_alone(recipe, rows).dataset.train
     try:
         learnt = read_dataset(recipe.data, named_rows(recipe)).dataset
     except (DataError, ConfigError):
@@ -178,10 +183,7 @@ def _judge_writer(
 ) -> tuple[EvaluationResult, dict[str, str]]:
     """A model that writes against its prompt alone; the result, and the hashes of what was read."""
     opened = open_model(run)
-    apart = {"validation": None, "test": None, "validation_share": 0.0, "test_share": 0.0}
-    recipe = opened.recipe
-    data = recipe.data.model_copy(update={**apart, "train": rows, "limit": None})
-    reading = read_dataset(data, named_rows(recipe))
+    reading = _read_alone(opened.recipe, rows)
     refuse_errors(reading.findings)
     examples = measurable(for_method(reading.dataset, opened.recipe).train)
     evaluation, seed = opened.recipe.evaluation, opened.recipe.training.seed

@@ -224,8 +224,8 @@ def _settled_answering(
     truth = multi_hot(held_out, logits.shape[1]).numpy().astype(np.float64)
     best = best_thresholds(answering.probabilities(logits), truth)
     counts = truth.sum(0)
-    settled_ = (
+    chosen = (
         threshold if MIN_HELD_OUT <= count <= len(truth) - MIN_HELD_OUT else 0.5
         for threshold, count in zip(best, counts, strict=True)
     )  # fmt: skip
-    return replace(answering, thresholds=tuple(settled_))
+    return replace(answering, thresholds=tuple(chosen))

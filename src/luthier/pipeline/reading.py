@@ -216,7 +216,7 @@ class ReadingWork:
 def _vectors(
     reader: Reader, examples: Sequence[Example], observe: Callable[[int, int], None]
 ) -> Numbers:
-    """Vectors [n, D] of examples, each's texts read as one."""
+    """Vectors [n, D] of labelled texts, telling how many are done."""
     return reader.vectors_of_labelled(examples, lambda done: observe(done, len(examples)))
 
 

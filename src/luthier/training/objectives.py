@@ -213,7 +213,7 @@ def measure_parted(
     budget: int,
     ranks: Ranks | None = None,
 ) -> Measured:
-    """The same, `SEEN_TOGETHER` examples at once, in an order that mixes neighbours.
+    """As `measure`, of `SEEN_TOGETHER` examples at once, in an order that mixes neighbours.
 
     For objectives that look at all examples together, whose memory grows with their square.
     """
