@@ -170,6 +170,11 @@ def test_a_classifier_is_tuned_judged_and_asked(
     assert all(sum(p.probabilities) == pytest.approx(1) for p in found)
     page = run.report.read_text("utf-8")
     assert "Label by label" in page
+    assert "Rows learnt from" in page
+    assert "per token" not in page
+    card = (run.run.path("model") / "README.md").read_text("utf-8")
+    assert "pipeline_tag: text-classification" in card
+    assert "`light`, `music`, `weather`" in card
     assert page.count("data:image/png;base64,") == 2
     details = report(run)["details"]
     assert {s["value"] for s in details["slices"][0]["parts"]} == {"de", "en"}
@@ -505,6 +510,25 @@ def test_a_preview_shows_texts_and_what_is_learnt_of_them(folder: Path, tmp_path
         luthier(tmp_path, "preview", "recipe.yaml", "--html", "preview.html", "--rows", "40")
         page = (tmp_path / "preview.html").read_text()
         assert (f"<mark>{learnt}</mark>" if learnt else "lamp") in page
+
+
+@pytest.mark.parametrize(("data", "method"), [("intents", "classify"), ("pairs", "embed")])
+def test_texts_that_are_cut_are_listed_in_every_split(
+    folder: Path, tmp_path: Path, data: str, method: str
+) -> None:
+    row = json.loads((folder / f"{data}.jsonl").read_text().splitlines()[0])
+    field = "text" if data == "intents" else "anchor"
+    write_rows(tmp_path / "test.jsonl", [row, {**row, field: "lamp " * 600}])
+    settings = {
+        "model": str(folder / "plain"), "method": method,
+        "data": {"train": str(folder / f"{data}.jsonl"), "test": "test.jsonl"},
+    }  # fmt: skip
+    (tmp_path / "recipe.yaml").write_text(json.dumps(settings), encoding="utf-8")
+    done = luthier(tmp_path, "check", "recipe.yaml")
+    assert done.code == 0, done.error
+    listed = [line for line in done.out.splitlines() if line.startswith("cut:")]
+    assert len(listed) == 1
+    assert "test.jsonl:2 (test) has 60" in listed[0]
 
 
 def test_labels_that_are_wrong_are_written_for_review(folder: Path, tmp_path: Path) -> None:

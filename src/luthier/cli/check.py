@@ -22,9 +22,10 @@ def check(recipe: RecipeFile, overrides: Overrides = []) -> None:  # noqa: B006 
             out.print(f"not used: {row.place} {row.reason} ({row.num_tokens} tokens)")
     check_start(prepared.recipe, prepared.source)
     if isinstance(prepared.train, TextSplit):
-        splits = (prepared.train, prepared.validation)
-        for cut in (c for split in splits if isinstance(split, TextSplit) for c in split.cut):
-            out.print(f"cut: {cut.place} has {cut.num_tokens} tokens; its end is left out")
+        for split, texts in prepared.cut.items():
+            for cut in texts:
+                said = f"has {cut.num_tokens} tokens; its end is left out"
+                out.print(f"cut: {cut.place} ({split}) {said}")
         out.print("\nEvery text is read as the model was made to read. Nothing stands in the way.")
         return
     out.print(

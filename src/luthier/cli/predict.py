@@ -11,7 +11,7 @@ from luthier.cli.options import DEFAULT_WORKSPACE, Wanted, WorkspaceFolder
 from luthier.cli.screen import console, followed
 
 Source = Annotated[
-    Path, typer.Option("--input", help="File of texts: JSONL, JSON, CSV or Parquet, of any size.")
+    Path, typer.Option("--input", help="Texts: JSONL, CSV or Parquet of any size, JSON up to 1 GB.")
 ]
 Target = Annotated[
     Path | None,
@@ -49,6 +49,10 @@ def predict(
         begun = time.monotonic()
         return followed(answers, total - done, out)
 
+    if opened.answering is not None and opened.answering.thresholds:
+        pairs = zip(opened.answering.names, opened.answering.thresholds, strict=True)
+        limits = ", ".join(f"{name} {limit:.3g}" for name, limit in pairs)
+        out.print(f"a label is given from a probability of: {limits}")
     done = predict_file(opened, source, target, as_passages=as_passages, follow=follow)
     rate = (done.num_rows - done.num_kept) / max(time.monotonic() - begun, 1e-9)
     peak = opened.peak_bytes() / 2**30

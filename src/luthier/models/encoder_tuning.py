@@ -29,6 +29,8 @@ from luthier.recipe import Embeddings, Full, HeadOnly, LastLayers, LoRA, Tuning
 
 OF_SENTENCES = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json")
 """Files that make a folder one of sentence-transformers."""
+CARD = "README.md"
+"""What hubs show of a folder: the source's says nothing of what it became."""
 WEIGHTS = (".safetensors", ".bin", ".gguf", ".onnx", ".h5", ".msgpack", ".ot")
 
 
@@ -155,7 +157,7 @@ def _copy_others(source: Path, folder: Path, without: Sequence[str]) -> None:
     """The tokenizer's and other files of the folder itself, but what its weights meant."""
     for file in source.iterdir():
         is_weights = file.suffix in WEIGHTS or ".index." in file.name
-        is_left_out = file.name in (LABELS_FILE, *without)
+        is_left_out = file.name in (LABELS_FILE, CARD, *without)
         if file.is_file() and not is_weights | is_left_out and not (folder / file.name).exists():
             shutil.copyfile(file, folder / file.name)
 

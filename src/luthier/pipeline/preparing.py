@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,13 @@ from luthier.pipeline.encoding import (
     ReadEncoding,
     WrittenEncoding,
     label_set_of,
+    text_limit,
 )
 from luthier.pipeline.judging import scorers_of
 from luthier.pipeline.starting import cache_folder, resolve_start
 from luthier.recipe import TEXT_METHODS, Facts, ReadRecipe, Recipe, Resolved, resolve
 from luthier.runs import num_cores
-from luthier.tokens import TextSplit, Tokenizer, check_ledger
+from luthier.tokens import Cut, TextSplit, Tokenizer, check_ledger
 
 METHODS: dict[type[Example], tuple[str, ...]] = {
     Chat: ("sft",),
@@ -101,6 +103,18 @@ class Prepared:
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer."""
         return self.encoding.tokenizer
+
+    @cached_property
+    def cut(self) -> dict[Split, tuple[Cut, ...]]:
+        """Texts of each split that are longer than what is read of them."""
+        if not isinstance(self.encoding, ReadEncoding):
+            return {}
+        limit = text_limit(self.recipe, self.encoding.limit)
+        tested = self.encoding.encode("test", self.test, limit)
+        splits: dict[Split, AnySplit] = {
+            "train": self.train, "validation": self.validation, "test": tested,
+        }  # fmt: skip
+        return {name: split.cut for name, split in splits.items() if isinstance(split, TextSplit)}
 
 
 def prepare(

@@ -38,6 +38,7 @@ from luthier.pipeline.asking import (
     Reader,
     SimilarityPredictor,
 )
+from luthier.pipeline.cards import CARD, card_of
 from luthier.pipeline.encoding import ReadEncoding, text_limit
 from luthier.pipeline.events import Note
 from luthier.pipeline.judging import scorers_of
@@ -180,6 +181,7 @@ class ReadingWork:
             )
             if answering is not None:
                 answering.write(folder)
+            (folder / CARD).write_text(card_of(self.prepared, run), encoding="utf-8")
 
     def details(
         self, model: Encoder, systems: list[SystemResult], desk: Desk

@@ -17,7 +17,7 @@ from luthier.report import (
     SplitLedger,
 )
 from luthier.runs import Run
-from luthier.tokens import Ledger, TextSplit
+from luthier.tokens import Ledger
 from luthier.training import Outcome
 
 MAX_WARNINGS = 20
@@ -101,10 +101,12 @@ def _warnings(findings: tuple[Finding, ...], outcome: Outcome) -> tuple[str, ...
 def _cut(prepared: Prepared) -> tuple[str, ...]:
     """That texts were too long to be read whole."""
     return tuple(
-        f"{len(split.cut)} of {len(split.examples)} {split.ledger.split} rows are longer than "
-        f"the model reads; their ends were left out"
-        for split in (prepared.train, prepared.validation)
-        if isinstance(split, TextSplit) and split.cut
+        f"{counted} of {split} longer than what is read; {ends} left out"
+        for split, cut in prepared.cut.items()
+        if cut
+        for counted, ends in [
+            ("1 text", "its end is") if len(cut) == 1 else (f"{len(cut):,} texts", "their ends are")
+        ]
     )
 
 

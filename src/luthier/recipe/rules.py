@@ -293,6 +293,8 @@ def _checkpoint_every(recipe: Recipe, facts: Facts) -> tuple[int, str]:
 
 
 def _max_new_tokens(recipe: Recipe, facts: Facts) -> tuple[int, str]:
+    if recipe.method.kind in TEXT_METHODS:
+        return 1, "unused: nothing is written"
     room = max(16, math.ceil(1.25 * facts.longest_answer) + 4)
     return room, f"a quarter more than the longest training answer, {facts.longest_answer} tokens"
 

@@ -39,15 +39,20 @@ def best_point(validation: Sequence[ValidationPoint]) -> ValidationPoint | None:
     return min(finite, key=lambda point: point.loss, default=None)
 
 
-def loss_chart(curve: Sequence[StepPoint], validation: Sequence[ValidationPoint]) -> Markup:
-    """Training loss per step, smoothed, and the validation points with the best marked."""
+def loss_chart(
+    curve: Sequence[StepPoint], validation: Sequence[ValidationPoint], *, of_rows: bool = False
+) -> Markup:
+    """Training loss per step, smoothed, and the validation points with the best marked.
+
+    `of_rows` says that a row has one loss, not each of its tokens.
+    """
     raw = [(float(p.step), p.loss) for p in curve if math.isfinite(p.loss)]
     checked = [(float(p.step), p.loss) for p in validation if math.isfinite(p.loss)]
     smooth = smoothed(raw)
     x, y = _step_scale(curve, validation), _loss_scale([*smooth, *checked] or [(0, 1)], raw)
     best = best_point(validation)
     # Methods that watch something are those whose loss is one number for a row.
-    of_rows = any(point.watched for point in validation)
+    of_rows = of_rows or any(point.watched for point in validation)
     return figure(
         "loss",
         (WIDTH, 300),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from statistics import median
 
+from luthier.recipe import TEXT_METHODS
 from luthier.report.curves import best_point
 from luthier.report.numbers import MISSING, count, counted, loss, memory, plain_number
 from luthier.report.values import (
@@ -76,6 +77,7 @@ def training_facts(report: ReportInput) -> tuple[Fact, ...]:
     if not curve:
         return ()
     best = best_point(report.validation)
+    learnt = "Rows learnt from" if reads_texts(report) else "Supervised tokens"
     speeds = [p.tokens_per_second for p in curve if p.tokens_per_second is not None]
     supervised = [p.supervised_tokens for p in curve if p.supervised_tokens is not None]
     norms = [p.grad_norm for p in curve if p.grad_norm is not None]
@@ -84,13 +86,18 @@ def training_facts(report: ReportInput) -> tuple[Fact, ...]:
         Fact("Training loss", (f"{loss(curve[0].loss)} to {loss(curve[-1].loss)}",), "first, last"),
         Fact("Best validation loss", (loss(best.loss) if best else MISSING,),
              f"step {count(best.step)}" if best else ""),
-        Fact("Supervised tokens", (count(sum(supervised)) if supervised else MISSING,)),
+        Fact(learnt, (count(sum(supervised)) if supervised else MISSING,)),
         Fact("Tokens per second", (plain_number(median(speeds), 0) if speeds else MISSING,),
              "median step"),
         Fact("Gradient norm", (plain_number(median(norms), 2) if norms else MISSING,),
              f"median; highest {plain_number(max(norms), 2)}" if norms else ""),
     ]  # fmt: skip
     return tuple(facts)
+
+
+def reads_texts(report: ReportInput) -> bool:
+    """Whether the model was to read texts as a whole, and writes nothing."""
+    return any(e.path == "method.kind" and e.value in TEXT_METHODS for e in report.recipe)
 
 
 def ledger_lines(ledger: LedgerSummary) -> tuple[SplitLine, ...]:

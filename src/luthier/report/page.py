@@ -24,6 +24,7 @@ from luthier.report.facts import (
     interval_name,
     ledger_lines,
     peak_memory,
+    reads_texts,
     recipe_sections,
     training_facts,
 )
@@ -63,16 +64,20 @@ def _rows(report: ReportInput, pairing: Pairing) -> RowTable | None:
 
 def _run_parts(report: ReportInput) -> dict[str, Any]:
     stages = [(time.stage, time.seconds) for time in report.timings]
+    reads = reads_texts(report)
     return {
         "report": report,
         "classes": class_part(report.details),
         "slices": slice_part(report.details),
         "created": f"{report.created_at.day} {report.created_at:%B %Y, %H:%M %Z}".rstrip(),
-        "loss_chart": loss_chart(report.curve, report.validation) if report.curve else None,
+        "loss_chart": (
+            loss_chart(report.curve, report.validation, of_rows=reads) if report.curve else None
+        ),
         "rate_chart": rate_chart(report.curve) if report.curve else None,
         "watched": watched_charts(report.validation),
         "training": training_facts(report),
         "ledger": ledger_lines(report.ledger),
+        "reads": reads,
         "dropped": dropped_reasons(report.ledger),
         "recipe": recipe_sections(report.recipe),
         "environment": fact_lines(report.environment),

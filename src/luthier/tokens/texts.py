@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from luthier.data import Example, Labelled, LabelSet, Pair, Split, as_number
+from luthier.data import Example, Labelled, LabelSet, Pair, Query, Split, as_number
 from luthier.errors import DataError
 from luthier.tokens.ledger import Ledger
 from luthier.tokens.tokenizer import Tokenizer
@@ -168,6 +168,8 @@ def _read_by_itself(example: Example, prompts: tuple[str, str]) -> list[tuple[st
     match example:
         case Labelled():
             return [(asked + example.text, example.second)]
+        case Query():
+            return [(asked + example.text, None)]
         case Pair():
             return [
                 (asked + example.anchor, None),
