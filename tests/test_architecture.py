@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "review": "errors recipe data evaluation",
     "report": "errors recipe data evaluation review",
     "runs": "errors recipe data evaluation review report",
-    "curation": "errors recipe data runs",
+    "curation": "errors recipe data evaluation report runs",
     "export": "errors recipe data tokens models",
     "providers": "errors recipe data runs",
     "pipeline": "errors recipe data tokens models training evaluation review report runs curation "

@@ -85,3 +85,67 @@ def test_a_run_learns_from_a_version_and_keeps_it(folder: Path) -> None:
     said = luthier(folder, "train", "recipe.yaml")
     assert said.code == 2
     assert "broken@1:7 text is empty" in said.error
+
+
+def test_what_is_wrong_is_found_shown_and_mended(folder: Path) -> None:
+    wrong: list[dict[str, object]] = [
+        *rows(0, 24),
+        *rows(0, 1),
+        {"text": "lamp on, says anna.berg@firma.de", "label": "light"},
+    ]
+    write_rows(folder / "wrong.jsonl", wrong)
+    done = luthier(
+        folder, "data", "check", "wrong.jsonl", "--output", "page.html", "--output", "r.json"
+    )
+    assert done.code == 0, done.error
+    assert "warning: 2 rows saying what an earlier row says  [exact-duplicates]" in done.out
+    assert "mend it: luthier data fix NAME exact-duplicates" in done.out
+    assert "luthier data add NAME wrong.jsonl" in done.out
+    assert "anna" not in done.out
+    assert "1 row with personal data" in (folder / "page.html").read_text(encoding="utf-8")
+    report = json.loads((folder / "r.json").read_text(encoding="utf-8"))
+    assert {p["name"]: p["num_rows"] for p in report["problems"] if p["severity"] == "warning"} == {
+        "exact-duplicates": 2, "personal-data": 1,
+    }  # fmt: skip
+    assert report["num_rows"] == 51
+    luthier(folder, "data", "add", "things", "wrong.jsonl")
+    mended = luthier(folder, "data", "fix", "things", "exact-duplicates", "personal-data")
+    assert "things@2  49 rows" in mended.out
+    again = luthier(folder, "data", "check", "things")
+    assert "exact-duplicates" not in again.out
+    assert "personal-data" not in again.out
+    nothing = luthier(folder, "data", "fix", "things", "secrets")
+    assert nothing.code == 2
+    assert "things@2: secrets was not found" in nothing.error
+
+
+def test_a_test_that_is_given_away_ends_with_an_error(folder: Path) -> None:
+    write_rows(folder / "held.jsonl", rows(0, 2))
+    done = luthier(folder, "data", "check", "train.jsonl", "--test", "held.jsonl")
+    assert done.code == 1
+    assert "error: 4 rows to learn from, asking what held-out rows ask" in done.out
+    for arguments, said in (
+        (["nowhere.jsonl"], "nowhere.jsonl: does not exist"),
+        (["nothing"], "there is no dataset 'nothing'"),
+        (["train.jsonl", "--set", "only=twins"], "expected overlap"),
+        (["train.jsonl", "--set", "alike=2"], "expected 0.3 to 0.99"),
+        (["train.jsonl", "--set", "alike=much"], "expected a number"),
+        (["train.jsonl", "--set", "likeness=1"], "expected only=..., skip=..., alike=..."),
+        (["train.jsonl", "--set", "model=nowhere"], "nowhere"),
+        (["train.jsonl", "--output", "page.pdf"], "expected .html or .json"),
+    ):
+        wrong = luthier(folder, "data", "check", *arguments)
+        assert wrong.code == 2, arguments
+        assert said in wrong.error
+
+
+def test_lengths_are_told_in_tokens_of_a_model(folder: Path) -> None:
+    write_encoder(folder / "model")
+    done = luthier(
+        folder, "data", "check", "train.jsonl", "--output", "r.json",
+        "--set", "model=model", "--set", "only=lengths,labels",
+    )  # fmt: skip
+    assert done.code == 0, done.error
+    lengths = json.loads((folder / "r.json").read_text(encoding="utf-8"))["lengths"]
+    assert lengths["unit"] == "tokens"
+    assert lengths["longest"] < 12

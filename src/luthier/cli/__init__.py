@@ -9,7 +9,19 @@ from typing import Annotated
 
 import typer
 
-from luthier.cli import check, data, evaluate, machine, predict, preview, recipe, runs, talk, train
+from luthier.cli import (
+    check,
+    curate,
+    data,
+    evaluate,
+    machine,
+    predict,
+    preview,
+    recipe,
+    runs,
+    talk,
+    train,
+)
 from luthier.errors import LuthierError
 
 app = typer.Typer(
@@ -49,6 +61,8 @@ app.command("report")(runs.report)
 app.command("chat")(talk.chat)
 app.command("predict")(predict.predict)
 app.command("suspects")(predict.suspects)
+data.app.command("check")(curate.check)
+data.app.command("fix")(curate.fix)
 app.add_typer(data.app, name="data")
 app.add_typer(runs.app, name="runs")
 app.add_typer(recipe.app, name="recipe")

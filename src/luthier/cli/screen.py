@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 WIDE = 200
 """Columns of a table in a file or a pipe, where nobody's window is too narrow."""
+PLAIN_SECONDS = 5.0
+"""Between lines about work whose extent is unknown, when the output is no terminal."""
 PLAIN_LINES = 20
 """Lines per training when the output is no terminal."""
 
@@ -241,3 +243,38 @@ def _tuning(tuning: "Tuning") -> str:
 
 def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+class Counted:
+    """How many of some things are done, with the time left where it is known how many there are."""
+
+    def __init__(self, out: Console, noun: str, total: int | None) -> None:
+        self._out, self._noun, self._total = out, noun, total
+        self._begun = self._shown = time.monotonic()
+        of_all = "/{task.total:,.0f}" if total else ""
+        self._bar = Progress(
+            BarColumn(bar_width=24),
+            TextColumn(f"{{task.completed:,.0f}}{of_all} {noun}"),
+            TimeRemainingColumn(),
+            console=out, transient=True, disable=not out.is_terminal,
+        )  # fmt: skip
+        self._task = self._bar.add_task("", total=total)
+
+    def __enter__(self) -> "Counted":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._bar.stop()
+
+    def show(self, done: int) -> None:
+        """So many are done."""
+        self._bar.update(self._task, completed=done)
+        now = time.monotonic()
+        if self._out.is_terminal or now - self._shown < PLAIN_SECONDS:
+            return
+        self._shown = now
+        left = ""
+        if self._total and done:
+            left = f"  {_clock((now - self._begun) / done * (self._total - done))} left"
+        self._out.print(f"  {done:,} {self._noun}{left}")

@@ -1,7 +1,63 @@
-"""Datasets become better ones: versions made from files and from other versions. No torch."""
+"""Datasets become better ones: versions made from files and from other versions. No torch.
 
-from luthier.curation.adding import add_files
-from luthier.curation.differing import Difference, differ
-from luthier.curation.exporting import export_version
+Importing this room loads nothing; each name loads its module when first used.
+"""
 
-__all__ = ["Difference", "add_files", "differ", "export_version"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from luthier.curation.adding import add_files
+    from luthier.curation.balance import Measure
+    from luthier.curation.checking import CHECKS, Checked, Options, check_rows, read_options
+    from luthier.curation.differing import Difference, differ
+    from luthier.curation.exporting import export_version
+    from luthier.curation.fixing import Fixed, fix_version
+    from luthier.curation.looking import FileSource, RowSource, VersionSource
+    from luthier.curation.privacy import find_private, mask
+    from luthier.curation.problems import Case, Problem
+    from luthier.curation.writing import as_json, data_report
+
+_MODULES = {
+    "adding": ("add_files",),
+    "balance": ("Measure",),
+    "checking": ("CHECKS", "Checked", "Options", "check_rows", "read_options"),
+    "differing": ("Difference", "differ"),
+    "exporting": ("export_version",),
+    "fixing": ("Fixed", "fix_version"),
+    "looking": ("FileSource", "RowSource", "VersionSource"),
+    "privacy": ("find_private", "mask"),
+    "problems": ("Case", "Problem"),
+    "writing": ("as_json", "data_report"),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "CHECKS",
+    "Case",
+    "Checked",
+    "Difference",
+    "FileSource",
+    "Fixed",
+    "Measure",
+    "Options",
+    "Problem",
+    "RowSource",
+    "VersionSource",
+    "add_files",
+    "as_json",
+    "check_rows",
+    "data_report",
+    "differ",
+    "export_version",
+    "find_private",
+    "fix_version",
+    "mask",
+    "read_options",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

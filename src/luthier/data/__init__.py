@@ -24,6 +24,7 @@ from luthier.data.examples import (
 )
 from luthier.data.exports import EXPORTS, export_rows
 from luthier.data.formats import RowReader, example_of
+from luthier.data.labelled import LABEL_FIELDS
 from luthier.data.labels import (
     LabelKind,
     LabelSet,
@@ -39,6 +40,7 @@ from luthier.data.splitting import limit_by_hash, prompt_key
 __all__ = [
     "EXPORTS",
     "FILES",
+    "LABEL_FIELDS",
     "Chat",
     "Collection",
     "Dataset",

@@ -45,9 +45,9 @@ class Suspect:
 
 
 def find_suspects(
-    train: Sequence[Labelled], vectors: Numbers, label_set: LabelSet, *, seed: int
+    train: Sequence[Labelled], vectors: Numbers | None, label_set: LabelSet, *, seed: int
 ) -> tuple[Suspect, ...]:
-    """Doubtful rows, the most doubtful first; vectors [n, D] of the training rows.
+    """Doubtful rows, the most doubtful first; vectors [n, D] of the training rows, if known.
 
     Nothing is found where rows have several labels, labels have too few rows, or there are more
     labels than a linear model can part in reasonable time.
@@ -62,7 +62,7 @@ def find_suspects(
     place = {name: number for number, name in enumerate(names)}
     given = np.array([place[train[i].labels[0]] for i in usable])
     words = word_features().fit_transform([joined(train[i]) for i in usable])
-    views = (words, normalized(vectors[usable]))
+    views = [words, *([] if vectors is None else [normalized(vectors[usable])])]
     shares = np.mean([_cross_validated(view, given, seed) for view in views], axis=0)
     return tuple(
         Suspect(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from luthier.pipeline.cluster import Cluster, tune_on_ray
     from luthier.pipeline.events import Answered, Event, Note, Ready, StageStarted
+    from luthier.pipeline.measuring import open_measure
     from luthier.pipeline.opening import TunedModel, evaluate_run, find_run, open_model
     from luthier.pipeline.preparing import Prepared, prepare
     from luthier.pipeline.starting import check_start
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "cluster": ("Cluster", "tune_on_ray"),
     "events": ("Answered", "Event", "Note", "Ready", "StageStarted"),
+    "measuring": ("open_measure",),
     "opening": ("TunedModel", "evaluate_run", "find_run", "open_model"),
     "preparing": ("Prepared", "prepare"),
     "starting": ("check_start",),
@@ -37,6 +39,7 @@ __all__ = [
     "check_start",
     "evaluate_run",
     "find_run",
+    "open_measure",
     "open_model",
     "prepare",
     "tune",

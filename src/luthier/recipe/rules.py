@@ -32,7 +32,10 @@ EMBED_DIVISOR = 6
 4,006 pairs) was 0.37 at 5e-5 and 0.52 at 5e-4; halfway 0.37 at 5e-5, 0.41 at 2e-5, 0.64 at 5e-4."""
 ENCODER_WIDTH = 384
 ENCODER_LORA_FACTOR = 10.0
+"""MiniLM, five passes over 3,000 intents: validation loss 0.75 at 3e-3, 0.87 at 1e-3, 0.92 at 3e-4;
+at 1e-2 it learns nothing. All weights: 0.65 at 3e-4."""
 HEAD_RATE = 1e-2
+"""On the same rows the validation loss is 1.04 at 3e-3 and at 1e-2, 1.12 at 3e-2, 1.24 at 1e-1."""
 UNEVEN = 3.0
 """A class so many times as frequent as another makes classes uneven."""
 FEW_ROWS = 64

@@ -1,7 +1,16 @@
 """Results become a page: pictures, tables, a JSON. No torch, no network."""
 
+from luthier.report.data_page import (
+    DataReport,
+    FoundProblem,
+    FoundRow,
+    GroupRate,
+    Lengths,
+    render_data_page,
+)
 from luthier.report.page import render_html
 from luthier.report.record import read_report, to_json
+from luthier.report.svg import shortened
 from luthier.report.values import (
     DroppedRow,
     Facts,
@@ -19,9 +28,14 @@ from luthier.report.values import (
 from luthier.report.writing import ReportPaths, write_report
 
 __all__ = [
+    "DataReport",
     "DroppedRow",
     "Facts",
+    "FoundProblem",
+    "FoundRow",
+    "GroupRate",
     "LedgerSummary",
+    "Lengths",
     "NextStep",
     "RecipeLine",
     "ReportInput",
@@ -33,7 +47,9 @@ __all__ = [
     "TextDetails",
     "ValidationPoint",
     "read_report",
+    "render_data_page",
     "render_html",
+    "shortened",
     "to_json",
     "write_report",
 ]

@@ -8,11 +8,12 @@ only adds a text search over rows and buttons that copy commands.
 
 import base64
 import hashlib
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from luthier.report.bars import stage_bars
@@ -40,7 +41,12 @@ from luthier.report.watched import watched_charts
 
 def render_html(report: ReportInput) -> str:
     """The whole page as text."""
-    return _template().render(**_evaluation_parts(report), **_run_parts(report), **_assets())
+    return render_template("page.html", {**_evaluation_parts(report), **_run_parts(report)})
+
+
+def render_template(name: str, parts: Mapping[str, Any]) -> str:
+    """A page of one of this room's templates, with style, script and what allows these alone."""
+    return _templates().get_template(name).render(**parts, **_assets())
 
 
 def _evaluation_parts(report: ReportInput) -> dict[str, Any]:
@@ -91,7 +97,7 @@ def _run_parts(report: ReportInput) -> dict[str, Any]:
 
 
 @cache
-def _template() -> Template:
+def _templates() -> Environment:
     environment = Environment(
         loader=PackageLoader("luthier.report", ""),
         autoescape=True,
@@ -101,7 +107,7 @@ def _template() -> Template:
         lstrip_blocks=True,
     )
     environment.filters.update(count=count, counted=counted)
-    return environment.get_template("page.html")
+    return environment
 
 
 def _finalize(value: Any) -> Any:

@@ -1,0 +1,197 @@
+"""luthier data check, fix: what is wrong with a dataset, and what mends it."""
+
+import shlex
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from luthier.cli.data import Reference
+from luthier.cli.options import DEFAULT_WORKSPACE, WorkspaceFolder
+from luthier.cli.screen import Counted, console
+from luthier.errors import ConfigError
+
+if TYPE_CHECKING:
+    from luthier.curation import Checked, Options, Problem, RowSource
+    from luthier.data import Split
+    from luthier.report import DataReport
+
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="DATA...",
+        help="Files of rows, or one version of a dataset (NAME, NAME@NUMBER or NAME@TAG).",
+    ),
+]
+Settings = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="only=CHECK,... or skip=CHECK,...; alike=0.8 (share of their pieces that near "
+        "duplicates have in common); region=DE (whose telephone numbers need no prefix); "
+        "model=MODEL (measures lengths in its tokens).",
+    ),
+]
+CASES = 3
+"""Rows shown of each problem."""
+FOUND = 1
+"""Exit code where something must be mended."""
+
+
+def check(
+    sources: Sources,
+    validation: Annotated[
+        list[Path],
+        typer.Option("--validation", help="File of rows that only choose the best step."),
+    ] = [],  # noqa: B006
+    test: Annotated[
+        list[Path], typer.Option("--test", help="File of rows that are held out.")
+    ] = [],  # noqa: B006
+    outputs: Annotated[
+        list[Path],
+        typer.Option("--output", help="Write what was found to a page (.html) or to a .json."),
+    ] = [],  # noqa: B006
+    settings: Settings = [],  # noqa: B006
+    workspace: WorkspaceFolder = DEFAULT_WORKSPACE,
+) -> None:
+    """Find what is wrong with a dataset before anything is trained on it.
+
+    Ends with 1 where something must be mended, such as rows that cannot be read or a test that
+    training rows give away.
+    """
+    from luthier.curation import check_rows, data_report
+
+    for place in outputs:
+        if place.suffix not in (".html", ".json"):
+            raise ConfigError(f"is {place.name}", where="--output", accepted=".html or .json")
+    out = console()
+    source, title, total = _source(sources, validation, test, workspace)
+    options = _options(settings, out.print)
+    with Counted(out, "rows", total) as counted:
+        checked = check_rows(source, options, counted.show)
+    adding, mending = _mending(source)
+    _print(checked, mending, out.print)
+    if adding and any(problem.fix for problem in checked.problems):
+        out.print(f"to mend them, make the files a version first: {adding}")
+    report = data_report(checked, title, datetime.now(UTC), _both(adding, mending))
+    for place in outputs:
+        _write(report, place)
+        out.print(f"written: {place}")
+    if checked.has_errors:
+        raise typer.Exit(FOUND)
+
+
+def fix(
+    reference: Reference,
+    problems: Annotated[
+        list[str], typer.Argument(metavar="PROBLEM...", help="Names that data check gave.")
+    ],
+    settings: Settings = [],  # noqa: B006
+    workspace: WorkspaceFolder = DEFAULT_WORKSPACE,
+) -> None:
+    """Mend problems of a version: a new version, whose log says which rule touched which rows."""
+    from luthier.curation import fix_version
+    from luthier.runs import Datasets
+
+    datasets, out = Datasets(workspace), console()
+    version = datasets.find(reference)
+    options = _options(settings, out.print)
+    with Counted(out, "rows", version.num_rows) as counted:
+        done = fix_version(datasets, version, problems, options, counted.show)
+    for name, number in done.touched.items():
+        out.print(f"{name}: {number:,} rows")
+    said = "" if done.is_new else ", as before: nothing was changed"
+    out.print(f"{done.version.reference}  {done.version.num_rows:,} rows{said}")
+
+
+def _source(
+    sources: list[str], validation: list[Path], test: list[Path], workspace: Path
+) -> "tuple[RowSource, str, int | None]":
+    """Rows to be checked, what to call them, and how many there are, if that is known."""
+    from luthier.curation import FileSource, VersionSource
+    from luthier.runs import Datasets
+
+    paths = [Path(source) for source in sources]
+    is_reference = len(sources) == 1 and not paths[0].exists() and not paths[0].suffix
+    if is_reference and not validation and not test:
+        datasets = Datasets(workspace)
+        version = datasets.find(sources[0])
+        content = datasets.content(version)
+        return VersionSource(content, version.reference), version.reference, version.num_rows
+    splits: dict[Split | None, list[Path]] = {
+        "train" if validation or test else None: paths, "validation": validation, "test": test,
+    }  # fmt: skip
+    named = [path for some in splits.values() for path in some]
+    return FileSource(splits), ", ".join(path.name for path in named), None
+
+
+def _mending(source: "RowSource") -> "tuple[str, Callable[[Problem], str]]":
+    """What makes files a version, which alone can be mended, and what mends a problem of it."""
+    from luthier.curation import FileSource, VersionSource
+
+    adding, name = "", "NAME"
+    if isinstance(source, VersionSource):
+        name = source.reference
+    elif isinstance(source, FileSource):
+        parts = [
+            f"{f'--{split} ' if split in ('validation', 'test') else ''}{shlex.quote(str(path))}"
+            for split, paths in source.files.items()
+            for path in paths
+        ]
+        adding = f"luthier data add NAME {' '.join(parts)}"
+    return adding, lambda problem: f"luthier data fix {name} {problem.name}" if problem.fix else ""
+
+
+def _both(adding: str, mending: "Callable[[Problem], str]") -> "Callable[[Problem], str]":
+    """What makes files a version and then mends it, where there is something that does."""
+
+    def command(problem: "Problem") -> str:
+        said = mending(problem)
+        return f"{adding}\n{said}" if adding and said else said
+
+    return command
+
+
+def _options(settings: list[str], say: Callable[[str], None]) -> "Options":
+    from luthier.curation import read_options
+
+    options = read_options(settings)
+    if not options.model:
+        return options
+    from luthier.pipeline import open_measure
+
+    measure, limit = open_measure(options.model, say)
+    return replace(options, measure=measure, limit=limit)
+
+
+def _write(report: "DataReport", place: Path) -> None:
+    from luthier.curation import as_json
+    from luthier.report import render_data_page
+    from luthier.runs import write_atomically
+
+    is_page = place.suffix == ".html"
+    write_atomically(place, render_data_page(report) if is_page else as_json(report))
+
+
+def _print(
+    checked: "Checked", mending: "Callable[[Problem], str]", say: Callable[[str], None]
+) -> None:
+    from luthier.report import shortened
+
+    parts = ", ".join(f"{number:,} {split}" for split, number in checked.splits.items())
+    say(f"{checked.num_rows:,} rows{f' ({parts})' if parts else ''}")
+    for problem in checked.problems:
+        mended = f"\n   mend it: {mending(problem)}" if problem.fix else ""
+        say(f"\n{problem.severity}: {problem.title}  [{problem.name}]\n   {problem.why}{mended}")
+        for case in problem.cases[:CASES]:
+            said = (case.place, shortened(case.text, 90), shortened(case.detail, 90))
+            say(f"   - {'  |  '.join(filter(None, said))}")
+    taken = sorted(checked.seconds.items(), key=lambda pair: -pair[1])
+    named = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in taken[:6] if seconds >= 0.05)
+    say(f"\n{sum(checked.seconds.values()):.1f} s{f': {named}' if named else ''}")
+    if not checked.problems:
+        say("nothing stands out")

@@ -1,0 +1,172 @@
+"""A version of a dataset becomes a better one: problems are found again, and mended.
+
+Nothing is changed in place. What each rule did to which rows is part of the new version.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from luthier.curation.characters import UNUSUAL_CLASS
+from luthier.curation.checking import Checked, Options, check_rows
+from luthier.curation.looking import VersionSource
+from luthier.curation.privacy import mask
+from luthier.curation.problems import Problem
+from luthier.data import LABEL_FIELDS
+from luthier.errors import ConfigError
+from luthier.runs import Datasets, KeptRow, NewRow, Origin, Version
+
+MAX_IDS = 1000
+"""Rows that a version names as touched by a rule; all are counted."""
+LINE_ENDS = re.compile("\r\n?")
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """What came of mending."""
+
+    version: Version
+    is_new: bool
+    touched: Mapping[str, int]
+    """Problem -> rows that its rule changed or left out."""
+
+
+@dataclass
+class _Plan:
+    """What is to be done with which rows."""
+
+    region: str | None
+    usual: Mapping[str, str]
+    """Label -> its more frequent spelling."""
+    dropped: dict[int, str] = field(default_factory=dict)
+    """Position -> problem."""
+    changed: dict[int, list[str]] = field(default_factory=dict)
+    suggested: Mapping[int, str] = field(default_factory=dict)
+    """Position -> the label that it is to have."""
+
+
+def fix_version(
+    datasets: Datasets,
+    version: Version,
+    names: Sequence[str],
+    options: Options = Options(),  # noqa: B008 - frozen
+    observe: Callable[[int], None] = lambda number: None,
+) -> Fixed:
+    """Mend the problems with these names, and keep the result as the newest version.
+
+    Raises ConfigError for a problem that is not there, or that only a person can mend.
+    """
+    content = datasets.content(version)
+    checked = check_rows(VersionSource(content, version.reference), options, observe)
+    plan = _plan(_chosen(checked, names, version), checked, options)
+    touched: dict[str, list[str]] = {name: [] for name in names}
+    counts = dict.fromkeys(names, 0)
+
+    def rows() -> Iterator[NewRow]:
+        for kept in content.rows():
+            position = kept.position - 1
+            reasons = plan.changed.get(position, [])
+            if position in plan.dropped:
+                reasons = [plan.dropped[position]]
+            for reason in reasons:
+                counts[reason] += 1
+                if len(touched[reason]) < MAX_IDS:
+                    touched[reason].append(kept.id)
+            if position not in plan.dropped:
+                yield NewRow(_mended(kept, plan), kept.split, kept.origin)
+
+    # The rows are gone through before the record is written, so it holds all that was touched.
+    details: dict[str, Any] = {"rules": names, "rows": counts, "ids": touched}
+    new, is_new = datasets.add(version.name, rows(), Origin("fix", version.reference, details))
+    return Fixed(new, is_new, counts)
+
+
+def _chosen(checked: Checked, names: Sequence[str], version: Version) -> list[Problem]:
+    mendable = {p.name: p for p in checked.problems if p.fix}
+    for name in names:
+        if name not in mendable:
+            is_there = any(p.name == name for p in checked.problems)
+            raise ConfigError(
+                f"{name} {'is for a person to mend' if is_there else 'was not found'}",
+                where=version.reference,
+                accepted=", ".join(mendable) or "nothing: no rule can mend anything here",
+            )
+    return [mendable[name] for name in names]
+
+
+def _plan(problems: Sequence[Problem], checked: Checked, options: Options) -> _Plan:
+    plan = _Plan(options.region, checked.usual, suggested=checked.suggested)
+    for problem in problems:
+        for position in problem.positions.tolist():
+            if problem.fix == "drop":
+                plan.dropped.setdefault(position, problem.name)
+            else:
+                plan.changed.setdefault(position, []).append(problem.name)
+    return plan
+
+
+def _mended(kept: KeptRow, plan: _Plan) -> dict[str, Any]:
+    position = kept.position - 1
+    fields = kept.fields
+    for reason in plan.changed.get(position, ()):
+        fields = RULES[reason](fields, plan, position)
+    return fields
+
+
+def _masked(fields: dict[str, Any], plan: _Plan, position: int) -> dict[str, Any]:
+    return _with_texts(fields, lambda text: mask(text, plan.region))
+
+
+def _normalised(fields: dict[str, Any], plan: _Plan, position: int) -> dict[str, Any]:
+    return _with_texts(fields, lambda text: UNUSUAL_CLASS.sub("", LINE_ENDS.sub("\n", text)))
+
+
+def _decoded(fields: dict[str, Any], plan: _Plan, position: int) -> dict[str, Any]:
+    from ftfy import fix_encoding
+
+    return _with_texts(fields, fix_encoding)
+
+
+def _relabelled(fields: dict[str, Any], plan: _Plan, position: int) -> dict[str, Any]:
+    label = plan.suggested[position]
+    return _with_labels(fields, lambda old: label)
+
+
+def _respelled(fields: dict[str, Any], plan: _Plan, position: int) -> dict[str, Any]:
+    return _with_labels(fields, lambda old: plan.usual.get(str(old), old))
+
+
+def _with_labels(fields: dict[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
+    name = next(name for name in LABEL_FIELDS if name in fields)
+    old = fields[name]
+    return {**fields, name: [change(o) for o in old] if isinstance(old, list) else change(old)}
+
+
+def _with_texts(fields: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    """The fields with all texts in them changed; names of fields stay."""
+    return {name: value if name in KEPT else _changed(value, change)
+            for name, value in fields.items()}  # fmt: skip
+
+
+def _changed(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list):
+        return [_changed(item, change) for item in value]
+    if isinstance(value, dict):
+        return _with_texts(value, change)
+    return value
+
+
+KEPT = frozenset(("role", "id", "type", "tool_call_id"))
+"""Fields whose texts are no words."""
+RULES: dict[str, Callable[[dict[str, Any], _Plan, int], dict[str, Any]]] = {
+    "secrets": _masked,
+    "personal-data": _masked,
+    "unusual-characters": _normalised,
+    "mojibake": _decoded,
+    "doubtful-labels": _relabelled,
+    "label-spellings": _respelled,
+}
+"""Problem -> what changes a row that has it; rows of other problems are left out."""
