@@ -149,3 +149,33 @@ def test_lengths_are_told_in_tokens_of_a_model(folder: Path) -> None:
     lengths = json.loads((folder / "r.json").read_text(encoding="utf-8"))["lengths"]
     assert lengths["unit"] == "tokens"
     assert lengths["longest"] < 12
+
+
+def test_rows_are_parted_chosen_and_mixed(folder: Path) -> None:
+    luthier(folder, "data", "add", "things", "train.jsonl")
+    parted = luthier(folder, "data", "split", "things", "--test", "0.25", "--by", "label",
+                     "--alike", "1")  # fmt: skip
+    assert parted.code == 0, parted.error
+    assert "things@2  " in parted.out
+    assert "12 test" in parted.out
+    chosen = luthier(folder, "data", "select", "things", "--where", "label == 'music'",
+                     "--set", "name=songs", "--set", "limit=10")  # fmt: skip
+    assert "songs@1  10 rows" in chosen.out, chosen.error
+    luthier(folder, "data", "add", "more", "more.jsonl")
+    mixed = luthier(folder, "data", "mix", "both", "songs=1", "more=3", "--set", "size=20")
+    assert mixed.code == 0, mixed.error
+    assert "5 of songs@1, 15 of more@1" in mixed.out
+    log = json.loads(luthier(folder, "data", "log", "both", "--json").out)
+    assert log[0]["made_by"] == "mix"
+    for arguments, said in (
+        (["split", "things", "--by", "person"], "expected hash, label"),
+        (["split", "things", "--test", "1.5"], "shares below 1"),
+        (["select", "things", "--where", "label ="], "is no expression"),
+        (["select", "things", "--set", "limit=many"], "expected a number"),
+        (["select", "things", "--set", "most=3"], "expected limit=..."),
+        (["mix", "both", "songs=much"], "expected a number"),
+        (["mix", "both", "nothing"], "there is no dataset 'nothing'"),
+    ):
+        wrong = luthier(folder, "data", *arguments)
+        assert wrong.code == 2, arguments
+        assert said in wrong.error

@@ -1,15 +1,15 @@
-"""luthier data check, fix: what is wrong with a dataset, and what mends it."""
+"""luthier data check, fix, split, select, mix: versions that become better ones."""
 
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from luthier.cli.data import Reference
+from luthier.cli.data import Name, Reference
 from luthier.cli.options import DEFAULT_WORKSPACE, WorkspaceFolder
 from luthier.cli.screen import Counted, console
 from luthier.errors import ConfigError
@@ -106,6 +106,137 @@ def fix(
         out.print(f"{name}: {number:,} rows")
     said = "" if done.is_new else ", as before: nothing was changed"
     out.print(f"{done.version.reference}  {done.version.num_rows:,} rows{said}")
+
+
+def split(
+    reference: Reference,
+    test: Annotated[
+        float, typer.Option("--test", help="Share of the rows that is held out.")
+    ] = 0.1,
+    validation: Annotated[
+        float, typer.Option("--validation", help="Share that chooses the best step.")
+    ] = 0.1,
+    by: Annotated[
+        str,
+        typer.Option(
+            "--by",
+            help="hash; label (the same shares of each); group:COLUMN (rows with one value stay "
+            "together); time:COLUMN (the last rows are the test).",
+        ),
+    ] = "hash",
+    alike: Annotated[
+        float,
+        typer.Option("--alike", help="Questions so alike stay in one split; 1 for equal ones."),
+    ] = 0.8,
+    workspace: WorkspaceFolder = DEFAULT_WORKSPACE,
+) -> None:
+    """Part the rows of a version for training, validation and test: a new version.
+
+    Rows that ask nearly the same are never divided. Rows that have a split keep it: a test stays
+    the same when rows are added.
+    """
+    from luthier.curation import Shares, split_version
+    from luthier.runs import Datasets
+
+    datasets, out = Datasets(workspace), console()
+    version = datasets.find(reference)
+    way, _, column = by.partition(":")
+    shares = Shares(test, validation, way, column, alike)
+    with Counted(out, "rows", version.num_rows) as counted:
+        done = split_version(datasets, version, shares, counted.show)
+    parts = ", ".join(f"{number:,} {name}" for name, number in done.version.splits.items())
+    said = "" if done.is_new else ", as before"
+    out.print(f"{done.version.reference}  {parts}, in {done.num_groups:,} groups{said}")
+    if done.num_left_out:
+        out.print(
+            f"left out: {done.num_left_out:,} new rows that ask nearly what held-out rows ask"
+        )
+
+
+def select(
+    reference: Reference,
+    where: Annotated[
+        str,
+        typer.Option(
+            "--where",
+            help="Rows of which this is true, such as: label == 'spam' and question | length < 500",
+        ),
+    ] = "",
+    settings: Annotated[
+        list[str],
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="limit=1000; sample=random or diverse (as many of every kind); order=EXPRESSION "
+            "(the smallest first); split=train (others stay as they are); name=NEW.",
+        ),
+    ] = [],  # noqa: B006
+    workspace: WorkspaceFolder = DEFAULT_WORKSPACE,
+) -> None:
+    """Keep some rows of a version: a new version of it, or of another name."""
+    from luthier.curation import Selection, select_version
+    from luthier.runs import Datasets
+
+    datasets = Datasets(workspace)
+    given = _given(settings, {"limit": int, "sample": str, "order": str, "split": str, "name": str})
+    name = given.pop("name", "")
+    selection = Selection(where=where, **given)
+    version, is_new = select_version(datasets, datasets.find(reference), selection, name)
+    said = "" if is_new else " holds exactly these rows already"
+    console().print(f"{version.reference}{said}  {version.num_rows:,} rows")
+
+
+def mix(
+    name: Name,
+    parts: Annotated[
+        list[str],
+        typer.Argument(metavar="VERSION[=WEIGHT]...", help="Versions, such as chats=3 jokes@2=1."),
+    ],
+    settings: Annotated[
+        list[str],
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="size=10000 (training rows in all); temperature=2 (above 1, small versions "
+            "without a weight count for more).",
+        ),
+    ] = [],  # noqa: B006
+    workspace: WorkspaceFolder = DEFAULT_WORKSPACE,
+) -> None:
+    """Mix versions into one, by weights: a version of NAME. Held-out rows are all kept."""
+    from luthier.curation import Part, mix_versions
+    from luthier.runs import Datasets
+
+    datasets = Datasets(workspace)
+    given = _given(settings, {"size": int, "temperature": float})
+    chosen = []
+    for part in parts:
+        reference, _, weight = part.partition("=")
+        number = _read(float, weight, part) if weight else None
+        chosen.append(Part(datasets.find(reference), number))
+    version, is_new = mix_versions(datasets, name, chosen, **given)
+    said = "" if is_new else " holds exactly these rows already"
+    counts = ", ".join(f"{n:,} of {ref}" for ref, n in version.details["parts"].items())
+    console().print(f"{version.reference}{said}  {version.num_rows:,} rows: {counts}")
+
+
+def _given(settings: list[str], known: dict[str, Callable[[str], Any]]) -> dict[str, Any]:
+    """Settings such as "limit=10" as values. Raises ConfigError."""
+    found = {}
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        if name not in known or not value:
+            accepted = ", ".join(f"{one}=..." for one in known)
+            raise ConfigError(f"is {setting!r}", where="--set", accepted=accepted)
+        found[name] = _read(known[name], value, name)
+    return found
+
+
+def _read(kind: Callable[[str], Any], value: str, where: str) -> Any:
+    try:
+        return kind(value)
+    except ValueError:
+        raise ConfigError(f"is {value!r}", where=where, accepted="a number") from None
 
 
 def _source(

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from luthier.curation.looking import FileSource, RowSource, VersionSource
     from luthier.curation.privacy import find_private, mask
     from luthier.curation.problems import Case, Problem
+    from luthier.curation.selecting import Part, Selection, mix_versions, select_version
+    from luthier.curation.splitting import Parted, Shares, split_version
     from luthier.curation.writing import as_json, data_report
 
 _MODULES = {
@@ -28,6 +30,8 @@ _MODULES = {
     "looking": ("FileSource", "RowSource", "VersionSource"),
     "privacy": ("find_private", "mask"),
     "problems": ("Case", "Problem"),
+    "selecting": ("Part", "Selection", "mix_versions", "select_version"),
+    "splitting": ("Parted", "Shares", "split_version"),
     "writing": ("as_json", "data_report"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
@@ -41,8 +45,12 @@ __all__ = [
     "Fixed",
     "Measure",
     "Options",
+    "Part",
+    "Parted",
     "Problem",
     "RowSource",
+    "Selection",
+    "Shares",
     "VersionSource",
     "add_files",
     "as_json",
@@ -53,7 +61,10 @@ __all__ = [
     "find_private",
     "fix_version",
     "mask",
+    "mix_versions",
     "read_options",
+    "select_version",
+    "split_version",
 ]
 
 

@@ -148,6 +148,10 @@ class Spool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the texts go."""
         self._file.close()
 
     def __len__(self) -> int:

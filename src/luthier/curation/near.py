@@ -50,6 +50,15 @@ def find_alike(spool: Spool, threshold: float = THRESHOLD) -> Groups:
     return _roots(parents)
 
 
+def join_groups(one: Groups, other: Groups) -> Groups:
+    """Rows that are together in either are together; groups are numbered by their first row."""
+    parents = np.arange(len(one), dtype=np.int64)
+    for groups in (one, other):
+        for row in np.flatnonzero(groups != np.arange(len(groups))):
+            _join(parents, int(groups[row]), int(row))
+    return _roots(parents)
+
+
 def minima_of(texts: Sequence[bytes]) -> Hashes:
     """[permutations, n]: the least hash of each text's pieces, by every permutation."""
     hashes, bounds = _piece_hashes(texts)
