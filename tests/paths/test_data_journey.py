@@ -35,7 +35,7 @@ def test_versions_are_added_compared_tagged_and_shown(folder: Path) -> None:
     assert "things@1  64 rows (48 train, 16 test)" in done.out
     again = luthier(folder, "data", "add", "things", "train.jsonl", "--test", "held.jsonl")
     assert "things@1 holds exactly these rows already" in again.out
-    more = luthier(folder, "data", "add", "things", "more.jsonl", "--after", "things@1")
+    more = luthier(folder, "data", "add", "things@1", "more.jsonl")
     assert "things@2  72 rows" in more.out
     assert luthier(folder, "data", "tag", "things@1", "first").code == 0
     difference = luthier(folder, "data", "diff", "things@first", "things")

@@ -28,7 +28,12 @@ Reference = Annotated[
     ),
 ]
 Files = Annotated[
-    list[Path], typer.Argument(metavar="FILE...", help="JSONL, JSON, CSV or Parquet files.")
+    list[str],
+    typer.Argument(
+        metavar="SOURCE...",
+        help="JSONL, JSON, CSV, Parquet, Arrow or .xlsx files, folders of such, addresses "
+        "(https://, s3://, gs://) or Hub datasets (hf:ORG/NAME).",
+    ),
 ]
 SHOWN, WIDTH = 5, 100
 """Rows shown of each kind, and characters of each."""
@@ -36,31 +41,42 @@ SHOWN, WIDTH = 5, 100
 
 @app.command("add")
 def add(
-    name: Name,
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME[@VERSION]",
+            help="Name of a dataset; with a version, the rows are put after those of it.",
+        ),
+    ],
     files: Files,
     validation: Annotated[
-        list[Path],
-        typer.Option("--validation", help="File of rows that only choose the best step."),
+        list[str],
+        typer.Option("--validation", help="Source of rows that only choose the best step."),
     ] = [],  # noqa: B006
     test: Annotated[
-        list[Path], typer.Option("--test", help="File of rows that are held out.")
+        list[str], typer.Option("--test", help="Source of rows that are held out.")
     ] = [],  # noqa: B006
-    after: Annotated[
-        str, typer.Option("--after", metavar="VERSION", help="Put the rows after this version's.")
-    ] = "",
+    columns: Annotated[
+        list[str],
+        typer.Option(
+            "--map", metavar="FIELD=COLUMN", help="Call a column otherwise, as prompt=Question."
+        ),
+    ] = [],  # noqa: B006
     workspace: WorkspaceFolder = DEFAULT_WORKSPACE,
 ) -> None:
-    """Make files a version of a dataset; its rows are kept for ever as they are."""
+    """Make rows a version of a dataset; they are kept for ever as they are."""
     from luthier.curation import add_files
     from luthier.runs import Datasets
 
     datasets = Datasets(workspace)
-    splits: dict[Split | None, list[Path]] = {
+    splits: dict[Split | None, list[str]] = {
         "train" if validation or test else None: files, "validation": validation, "test": test,
     }  # fmt: skip
+    named, _, earlier = name.partition("@")
     version, is_new = add_files(
-        datasets, name, splits, after=datasets.find(after) if after else None
-    )
+        datasets, named, splits,
+        after=datasets.find(name) if earlier else None, columns=_mapped(columns),
+    )  # fmt: skip
     said = "" if is_new else " holds exactly these rows already"
     console().print(f"{version.reference}{said}  {_described(version)}")
 
@@ -208,6 +224,18 @@ def delete(reference: Reference, workspace: WorkspaceFolder = DEFAULT_WORKSPACE)
     version = datasets.find(reference)
     datasets.delete(version, runs_by_data(workspace))
     console().print(f"{version.reference} is deleted")
+
+
+def _mapped(columns: list[str]) -> dict[str, str]:
+    """FIELD=COLUMN as new name -> old one."""
+    from luthier.errors import ConfigError
+
+    # Both may be written behind one --map.
+    given = [pair for column in columns for pair in column.split(",")]
+    for pair in given:
+        if not all(pair.partition("=")):
+            raise ConfigError(f"is {pair!r}", where="--map", accepted="FIELD=COLUMN")
+    return {new.strip(): old.strip() for new, _, old in (pair.partition("=") for pair in given)}
 
 
 def _print_versions(versions: "Sequence[Version]", tags: "Callable[[Version], list[str]]") -> None:

@@ -33,7 +33,8 @@ from luthier.data.labels import (
     label_kind,
     read_label_set,
 )
-from luthier.data.reading import Report, hash_bytes, read_rows
+from luthier.data.opening import kind_of
+from luthier.data.reading import READERS, Report, hash_bytes, read_rows
 from luthier.data.retrieval import Collection, collection_of, read_collection
 from luthier.data.splitting import limit_by_hash, prompt_key
 
@@ -41,6 +42,7 @@ __all__ = [
     "EXPORTS",
     "FILES",
     "LABEL_FIELDS",
+    "READERS",
     "Chat",
     "Collection",
     "Dataset",
@@ -73,6 +75,7 @@ __all__ = [
     "example_of",
     "export_rows",
     "hash_bytes",
+    "kind_of",
     "label_kind",
     "limit_by_hash",
     "prompt_key",

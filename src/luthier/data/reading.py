@@ -1,6 +1,6 @@
-"""A file becomes rows: JSONL, JSON, CSV and Parquet, line by line, with everything wrong listed.
+"""A file becomes rows: JSONL, JSON, CSV, Parquet, Arrow, a sheet; with everything wrong listed.
 
-Any of them but Parquet may be compressed. A file that cannot be rows at all raises DataError; a
+Those that are text may be compressed. A file that cannot be rows at all raises DataError; a
 line that cannot be a row becomes a Finding and the reading goes on. Nothing here knows what the
 fields mean.
 """
@@ -230,12 +230,7 @@ def _text_lines(path: Path, file: BinaryIO) -> Iterator[str]:
 def _csv_rows(path: Path, reader: Any, report: Report) -> Iterator[Row]:
     try:
         header: list[str] = next(reader, [])
-        if len(set(header)) != len(header) or not all(name.strip() for name in header):
-            raise DataError(
-                f"has the header {', '.join(header)!r}",
-                where=f"{path}:1",
-                accepted="a distinct, non-empty name for every column",
-            )
+        _check_header(header, path)
         first_line = reader.line_num + 1
         for cells in reader:
             place = Place(str(path), first_line)
@@ -266,6 +261,63 @@ def _read_parquet(path: Path, report: Report) -> Iterator[Row]:
         raise DataError(f"is no readable Parquet file: {error}", where=str(path)) from error
 
 
+def _read_arrow(path: Path, report: Report) -> Iterator[Row]:
+    """Rows of an Arrow stream, as Hugging Face datasets keeps them."""
+    import pyarrow
+
+    try:
+        with pyarrow.memory_map(str(path)) as source:
+            number = 0
+            for batch in pyarrow.ipc.open_stream(source):
+                for fields in batch.to_pylist():
+                    number += 1
+                    yield Row(Place(str(path), number), _without_nulls(fields))
+    except pyarrow.ArrowException as error:
+        raise DataError(f"is no readable Arrow stream: {error}", where=str(path)) from error
+
+
+def _read_sheet(path: Path, report: Report) -> Iterator[Row]:
+    """Rows of the first sheet of a workbook, whose first row names the columns."""
+    from zipfile import BadZipFile
+
+    from openpyxl import load_workbook
+    from openpyxl.utils.exceptions import InvalidFileException
+
+    try:
+        book = load_workbook(path, read_only=True, data_only=True)
+    except (BadZipFile, InvalidFileException, KeyError, ValueError, OSError) as error:
+        raise DataError(f"is no readable workbook: {error}", where=str(path)) from error
+    try:
+        lines = book.worksheets[0].iter_rows(values_only=True)
+        header = ["" if name is None else str(name).strip() for name in next(lines, ())]
+        while header and not header[-1]:
+            header.pop()
+        _check_header(header, path)
+        for number, cells in enumerate(lines, 2):
+            values = zip(header, cells, strict=False)
+            fields = {name: _cell(value) for name, value in values if value is not None}
+            if fields:
+                yield Row(Place(str(path), number), fields)
+    finally:
+        book.close()
+
+
+def _cell(value: Any) -> Any:
+    """A cell's value as JSON has it: dates as ISO 8601, whole numbers as such."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, str | int | float | bool) else str(value)
+
+
+def _check_header(header: list[str], path: Path) -> None:
+    if not header or len(set(header)) != len(header) or not all(name.strip() for name in header):
+        raise DataError(
+            f"has the header {', '.join(header)!r}",
+            where=f"{path}:1",
+            accepted="a distinct, non-empty name for every column",
+        )
+
+
 def _without_nulls(value: Any) -> Any:
     """Parquet fills fields that a row does not have with null; they are taken out again."""
     if isinstance(value, dict):
@@ -285,5 +337,7 @@ READERS: dict[str, Callable[[Path, Report], Iterator[Row]]] = {
     ".json": _read_json,
     ".csv": _read_csv,
     ".parquet": _read_parquet,
+    ".arrow": _read_arrow,
+    ".xlsx": _read_sheet,
 }
 """File suffix -> reader."""

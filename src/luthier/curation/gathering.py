@@ -1,0 +1,144 @@
+"""Files, folders, addresses and Hub datasets become local files, each with the split it names.
+
+`https://`, `s3://`, `gs://` and whatever else fsspec knows are fetched to a folder that is removed;
+`hf:ORG/NAME` is a dataset of the Hugging Face Hub. A folder may be one of the Hub's, one that
+datasets' `save_to_disk` wrote, or any with files of rows.
+"""
+
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from luthier.data import READERS, Split, kind_of
+from luthier.errors import ConfigError, DataError
+
+HUB = "hf:"
+SPLITS: dict[str, Split] = {
+    "train": "train", "training": "train", "validation": "validation", "valid": "validation",
+    "val": "validation", "dev": "validation", "test": "test", "testing": "test", "eval": "test",
+}  # fmt: skip
+NAMED = re.compile(rf"(?:^|[/_.-])({'|'.join(SPLITS)})(?=[/_.-]|$)", re.IGNORECASE)
+DESCRIPTIONS = frozenset(
+    ("dataset_info.json", "dataset_dict.json", "dataset_infos.json", "state.json", "card.json")
+)
+"""Files that say something about rows, and hold none."""
+BLOCK = 2**22
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """A local file of rows."""
+
+    path: Path
+    split: Split | None
+    """That its name says; None where it says none."""
+    name: str
+    """As the user would name it."""
+
+
+@contextmanager
+def gathered(
+    sources: Sequence[str], observe: Callable[[str], None] = lambda note: None
+) -> Iterator[list[Gathered]]:
+    """Local files of all sources. What is fetched goes away at the end.
+
+    Raises:
+        ConfigError: nothing that can be fetched, or what it needs is not installed.
+        DataError: a folder holds no rows, or an address nothing.
+    """
+    with tempfile.TemporaryDirectory(prefix="luthier-") as folder:
+        found: list[Gathered] = []
+        for number, source in enumerate(sources):
+            if "://" in source or source.startswith(HUB):
+                found += _fetched(source, Path(folder) / str(number), observe)
+            elif Path(source).is_dir():
+                found += _in_folder(Path(source))
+            else:
+                found.append(Gathered(Path(source), None, source))
+        yield found
+
+
+def _in_folder(folder: Path) -> list[Gathered]:
+    names = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+    kept = _rows_among(names)
+    if not kept:
+        accepted = f"a folder with files of rows ({', '.join(READERS)})"
+        raise DataError("holds no rows", where=str(folder), accepted=accepted)
+    return [Gathered(folder / name, _split(name), str(folder / name)) for name in kept]
+
+
+def _rows_among(names: Sequence[str]) -> list[str]:
+    """Names of files that hold rows; of a dataset in several layouts, one."""
+    kept = [
+        name
+        for name in sorted(names)
+        if not any(part.startswith((".", "_")) for part in Path(name).parts)
+        and Path(name).name not in DESCRIPTIONS
+        and kind_of(Path(name)) in READERS
+    ]
+    kinds = {kind_of(Path(name)) for name in kept}
+    if len(kinds) > 1:
+        # A Hub dataset may hold the same rows in several kinds of files.
+        best = next(kind for kind in (".parquet", ".arrow", ".jsonl", *READERS) if kind in kinds)
+        kept = [name for name in kept if kind_of(Path(name)) == best]
+    return kept
+
+
+def _split(name: str) -> Split | None:
+    found = NAMED.findall(name)
+    return SPLITS[found[-1].lower()] if found else None
+
+
+def _fetched(source: str, folder: Path, observe: Callable[[str], None]) -> list[Gathered]:
+    address = f"hf://datasets/{source.removeprefix(HUB)}" if source.startswith(HUB) else source
+    system, path = _opened(address, source)
+    try:
+        is_file = kind_of(Path(path)) in READERS and "*" not in path
+        names = [path] if is_file else _remote_rows(system, path)
+        found = []
+        for name in names:
+            observe(f"fetch {name}")
+            place = folder / Path(name).name
+            if place.exists():
+                place = folder / name.strip("/").replace("/", "-")
+            _copy(system, name, place)
+            inside = name.removeprefix(path).strip("/") if len(names) > 1 else ""
+            split = _split(inside) if inside else None
+            found.append(Gathered(place, split, f"{source}#{inside}" if inside else source))
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot be fetched: {error}", where=source) from error
+    if not found:
+        accepted = f"files of rows ({', '.join(READERS)})"
+        raise DataError("holds no rows", where=source, accepted=accepted)
+    return found
+
+
+def _opened(address: str, source: str) -> tuple[Any, str]:
+    import fsspec
+
+    try:
+        system, path = fsspec.core.url_to_fs(address)
+    except ImportError as error:
+        raise ConfigError(f"cannot be fetched: {error}", where=source) from error
+    except ValueError as error:
+        known = "https://, s3://, gs://, hf:ORG/NAME or a file"
+        raise ConfigError(f"cannot be fetched: {error}", where=source, accepted=known) from error
+    return system, path
+
+
+def _remote_rows(system: Any, path: str) -> list[str]:
+    if "*" in path:
+        return sorted(name for name in system.glob(path) if kind_of(Path(name)) in READERS)
+    inside = {name.removeprefix(path).strip("/"): name for name in system.find(path)}
+    return [inside[name] for name in _rows_among(list(inside))]
+
+
+def _copy(system: Any, name: str, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with system.open(name, "rb") as source, place.open("wb") as target:
+        while block := source.read(BLOCK):
+            target.write(block)
