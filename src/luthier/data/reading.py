@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -252,11 +252,7 @@ def _read_parquet(path: Path, report: Report) -> Iterator[Row]:
 
     try:
         file = pyarrow.parquet.ParquetFile(path)
-        number = 0
-        for batch in file.iter_batches(batch_size=1024):
-            for fields in batch.to_pylist():
-                number += 1
-                yield Row(Place(str(path), number), _without_nulls(fields))
+        yield from _numbered(path, file.iter_batches(batch_size=1024))
     except pyarrow.ArrowException as error:
         raise DataError(f"is no readable Parquet file: {error}", where=str(path)) from error
 
@@ -267,13 +263,15 @@ def _read_arrow(path: Path, report: Report) -> Iterator[Row]:
 
     try:
         with pyarrow.memory_map(str(path)) as source:
-            number = 0
-            for batch in pyarrow.ipc.open_stream(source):
-                for fields in batch.to_pylist():
-                    number += 1
-                    yield Row(Place(str(path), number), _without_nulls(fields))
+            yield from _numbered(path, pyarrow.ipc.open_stream(source))
     except pyarrow.ArrowException as error:
         raise DataError(f"is no readable Arrow stream: {error}", where=str(path)) from error
+
+
+def _numbered(path: Path, batches: Iterable[Any]) -> Iterator[Row]:
+    rows = (fields for batch in batches for fields in batch.to_pylist())
+    for number, fields in enumerate(rows, 1):
+        yield Row(Place(str(path), number), _without_nulls(fields))
 
 
 def _read_sheet(path: Path, report: Report) -> Iterator[Row]:
