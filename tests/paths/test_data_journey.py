@@ -179,3 +179,27 @@ def test_rows_are_parted_chosen_and_mixed(folder: Path) -> None:
         wrong = luthier(folder, "data", *arguments)
         assert wrong.code == 2, arguments
         assert said in wrong.error
+
+
+def test_answered_requests_become_rows(folder: Path) -> None:
+    log = [
+        {"id": f"x{i}", "request": {"messages": [{"role": "user", "content": f"Why {i}?"}]},
+         "response": {"choices": [{"message": {"role": "assistant", "content": f"So {i}."}}]}}
+        for i in range(4)
+    ]  # fmt: skip
+    write_rows(folder / "log.jsonl", [*log, {"other": 1}])
+    done = luthier(folder, "data", "import", "waiting", "log.jsonl")
+    assert done.code == 0, done.error
+    assert "left out: log.jsonl:5 has the fields other" in done.out
+    assert "waiting@1  4 candidates: 4 new" in done.out
+    taken = luthier(folder, "data", "accept", "waiting", "support", "--where", "'1' in log_id")
+    assert "support@1  1 rows: 1 accepted, 0 corrected, 0 rejected" in taken.out, taken.error
+    assert "3 wait in waiting@2" in taken.out
+    for arguments, said in (
+        (["import", "waiting", "train.jsonl"], "hold no request with an answer"),
+        (["accept", "waiting", "support"], "needs --where or --decisions"),
+        (["accept", "waiting", "support", "--where", "log_id == 'x9'"], "nothing is accepted"),
+    ):
+        wrong = luthier(folder, "data", *arguments)
+        assert wrong.code == 2, arguments
+        assert said in wrong.error

@@ -21,6 +21,7 @@ from luthier.cli import (
     runs,
     talk,
     train,
+    use,
 )
 from luthier.errors import LuthierError
 
@@ -66,6 +67,8 @@ data.app.command("fix")(curate.fix)
 data.app.command("split")(curate.split)
 data.app.command("select")(curate.select)
 data.app.command("mix")(curate.mix)
+data.app.command("import")(use.import_logs)
+data.app.command("accept")(use.accept)
 app.add_typer(data.app, name="data")
 app.add_typer(runs.app, name="runs")
 app.add_typer(recipe.app, name="recipe")

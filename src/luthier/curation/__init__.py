@@ -9,6 +9,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from luthier.curation.adding import add_files
     from luthier.curation.balance import Measure
+    from luthier.curation.candidates import (
+        Accepted,
+        Decision,
+        Imported,
+        decide,
+        import_logs,
+        read_decisions,
+    )
     from luthier.curation.checking import CHECKS, Checked, Options, check_rows, read_options
     from luthier.curation.differing import Difference, differ
     from luthier.curation.exporting import export_version
@@ -16,13 +24,27 @@ if TYPE_CHECKING:
     from luthier.curation.looking import FileSource, RowSource, VersionSource
     from luthier.curation.privacy import find_private, mask
     from luthier.curation.problems import Case, Problem
-    from luthier.curation.selecting import Part, Selection, mix_versions, select_version
+    from luthier.curation.selecting import (
+        Part,
+        Selection,
+        mix_versions,
+        rows_where,
+        select_version,
+    )
     from luthier.curation.splitting import Parted, Shares, split_version
     from luthier.curation.writing import as_json, data_report
 
 _MODULES = {
     "adding": ("add_files",),
     "balance": ("Measure",),
+    "candidates": (
+        "Accepted",
+        "Decision",
+        "Imported",
+        "decide",
+        "import_logs",
+        "read_decisions",
+    ),
     "checking": ("CHECKS", "Checked", "Options", "check_rows", "read_options"),
     "differing": ("Difference", "differ"),
     "exporting": ("export_version",),
@@ -30,19 +52,22 @@ _MODULES = {
     "looking": ("FileSource", "RowSource", "VersionSource"),
     "privacy": ("find_private", "mask"),
     "problems": ("Case", "Problem"),
-    "selecting": ("Part", "Selection", "mix_versions", "select_version"),
+    "selecting": ("Part", "Selection", "mix_versions", "rows_where", "select_version"),
     "splitting": ("Parted", "Shares", "split_version"),
     "writing": ("as_json", "data_report"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "Accepted",
     "CHECKS",
     "Case",
     "Checked",
+    "Decision",
     "Difference",
     "FileSource",
     "Fixed",
+    "Imported",
     "Measure",
     "Options",
     "Part",
@@ -56,13 +81,17 @@ __all__ = [
     "as_json",
     "check_rows",
     "data_report",
+    "decide",
     "differ",
     "export_version",
     "find_private",
     "fix_version",
+    "import_logs",
     "mask",
     "mix_versions",
+    "read_decisions",
     "read_options",
+    "rows_where",
     "select_version",
     "split_version",
 ]

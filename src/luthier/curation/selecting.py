@@ -48,7 +48,7 @@ class Selection:
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"is {self.limit}", where="limit", accepted="1 or more")
         for where, text in (("where", self.where), ("order", self.order)):
-            _expression(text, where)
+            expression(text, where)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +153,18 @@ def _shared_out(total: int, weights: npt.NDArray[np.float64]) -> list[int]:
     return [int(count) for count in counts]
 
 
+def rows_where(content: Content, where: str) -> Iterator[KeptRow]:
+    """Rows of which an expression is true. Raises ConfigError."""
+    ask = expression(where, "where")
+    return (row for row in content.rows() if ask(row))
+
+
 def _true(content: Content, selection: Selection) -> list[int]:
     """Positions of rows of the split of which the expression is true."""
     rows = (row for row in content.rows() if selection.split in ("", row.split))
     if not selection.where:
         return [row.position - 1 for row in rows]
-    ask = _expression(selection.where, "where")
+    ask = expression(selection.where, "where")
     return [row.position - 1 for row in rows if ask(row)]
 
 
@@ -200,7 +206,7 @@ def _diverse(content: Content, positions: list[int], limit: int) -> list[int]:
 def _ordered(content: Content, positions: list[int], selection: Selection) -> list[int]:
     if not selection.order:
         return positions
-    ask = _expression(selection.order, "order")
+    ask = expression(selection.order, "order")
     values = {row.position - 1: ask(row) for row in _at(content, positions)}
     try:
         return sorted(positions, key=values.__getitem__)
@@ -263,7 +269,7 @@ def _asked_and_answered(row: KeptRow) -> tuple[str, str]:
     return ("", "") if example is None else (question_of(example), answer_of(example.target))
 
 
-def _expression(text: str, where: str) -> Callable[[KeptRow], Any]:
+def expression(text: str, where: str) -> Callable[[KeptRow], Any]:
     """What an expression says of a row. Raises ConfigError when it is none."""
     from jinja2 import StrictUndefined, TemplateError
     from jinja2.sandbox import SandboxedEnvironment

@@ -1,0 +1,85 @@
+"""luthier data import, accept: answered requests become candidates, and candidates rows."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from luthier.cli.data import Name, Reference
+from luthier.cli.options import DEFAULT_WORKSPACE, WorkspaceFolder
+from luthier.cli.screen import console
+from luthier.errors import ConfigError
+
+SHOWN = 5
+"""Lines without a request that are named."""
+
+
+def import_logs(
+    name: Name,
+    logs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="LOG...",
+            help="JSONL of OpenAI's stored completions, of batch output, of requests with "
+            "responses, of LangSmith runs, Langfuse observations or OpenTelemetry spans.",
+        ),
+    ],
+    requests: Annotated[
+        list[Path],
+        typer.Option("--requests", help="Input of the batches, which holds what was asked."),
+    ] = [],  # noqa: B006
+    workspace: WorkspaceFolder = DEFAULT_WORKSPACE,
+) -> None:
+    """Read requests that were answered into candidates, each once."""
+    from luthier.curation import import_logs as read
+    from luthier.runs import Datasets
+
+    out = console()
+    done = read(Datasets(workspace), name, logs, requests)
+    for finding in done.left_out[:SHOWN]:
+        out.print(f"left out: {finding}")
+    if len(done.left_out) > SHOWN:
+        out.print(f"and {len(done.left_out) - SHOWN:,} more lines were left out")
+    known = f", {done.num_known:,} known before" if done.num_known else ""
+    version = done.version
+    out.print(f"{version.reference}  {version.num_rows:,} candidates: {done.num_new:,} new{known}")
+
+
+def accept(
+    candidates: Reference,
+    target: Annotated[
+        str, typer.Argument(metavar="NAME", help="Dataset that accepted rows are put into.")
+    ],
+    where: Annotated[
+        str,
+        typer.Option("--where", help="Accept candidates of which this is true: log_score == 1"),
+    ] = "",
+    decisions: Annotated[
+        Path | None,
+        typer.Option(
+            "--decisions", help='JSONL of {"row": ID, "accept": false} or {"row", "correction"}.'
+        ),
+    ] = None,
+    workspace: WorkspaceFolder = DEFAULT_WORKSPACE,
+) -> None:
+    """Make candidates rows of a dataset, as they are or corrected; rejected ones are gone."""
+    from luthier.curation import Decision, decide, read_decisions, rows_where
+    from luthier.runs import Datasets
+
+    if bool(where) == (decisions is not None):
+        raise ConfigError("needs --where or --decisions, and not both", where="accept")
+    datasets, out = Datasets(workspace), console()
+    version = datasets.find(candidates)
+    if decisions is not None:
+        chosen = read_decisions(decisions)
+    else:
+        rows = rows_where(datasets.content(version), where)
+        chosen = {row.id: Decision(is_accepted=True) for row in rows}
+    done = decide(datasets, version, target, chosen)
+    counts = f"{done.num_accepted:,} accepted, {done.num_corrected:,} corrected"
+    out.print(
+        f"{done.version.reference}  {done.version.num_rows:,} rows: {counts}, "
+        f"{done.num_rejected:,} rejected"
+    )
+    left = done.remaining
+    out.print(f"{left.num_rows:,} wait in {left.reference}" if left else "no candidate waits")
