@@ -1,7 +1,7 @@
 """luthier data check, fix, split, select, mix: versions that become better ones."""
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -178,7 +178,9 @@ def select(
     from luthier.runs import Datasets
 
     datasets = Datasets(workspace)
-    given = _given(settings, {"limit": int, "sample": str, "order": str, "split": str, "name": str})
+    given = read_settings(
+        settings, {"limit": int, "sample": str, "order": str, "split": str, "name": str}
+    )
     name = given.pop("name", "")
     selection = Selection(where=where, **given)
     version, is_new = select_version(datasets, datasets.find(reference), selection, name)
@@ -208,7 +210,7 @@ def mix(
     from luthier.runs import Datasets
 
     datasets = Datasets(workspace)
-    given = _given(settings, {"size": int, "temperature": float})
+    given = read_settings(settings, {"size": int, "temperature": float})
     chosen = []
     for part in parts:
         reference, _, weight = part.partition("=")
@@ -220,7 +222,7 @@ def mix(
     console().print(f"{version.reference}{said}  {version.num_rows:,} rows: {counts}")
 
 
-def _given(settings: list[str], known: dict[str, Callable[[str], Any]]) -> dict[str, Any]:
+def read_settings(settings: list[str], known: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
     """Settings such as "limit=10" as values. Raises ConfigError."""
     found = {}
     for setting in settings:

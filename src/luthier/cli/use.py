@@ -1,13 +1,14 @@
-"""luthier data import, accept: answered requests become candidates, and candidates rows."""
+"""luthier data import, accept, grow: rows from real use, and from a teacher."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from luthier.cli.curate import read_settings
 from luthier.cli.data import Name, Reference
 from luthier.cli.options import DEFAULT_WORKSPACE, WorkspaceFolder
-from luthier.cli.screen import console
+from luthier.cli.screen import Counted, console
 from luthier.errors import ConfigError
 
 SHOWN = 5
@@ -83,3 +84,62 @@ def accept(
     )
     left = done.remaining
     out.print(f"{left.num_rows:,} wait in {left.reference}" if left else "no candidate waits")
+
+
+def grow(
+    reference: Reference,
+    way: Annotated[
+        str,
+        typer.Argument(
+            metavar="WAY",
+            help="paraphrase (asked in other words), answer (answered by the teacher) or hard (new "
+            "rows, harder than those that are there).",
+        ),
+    ],
+    model: Annotated[
+        str,
+        typer.Option("--model", help="The teacher: a name at --url, a local model, or run:NAME."),
+    ],
+    url: Annotated[
+        str,
+        typer.Option(
+            "--url",
+            help="Endpoint that speaks OpenAI's protocol, as https://api.openai.com/v1; its key is "
+            "in LUTHIER_TEACHER_KEY or OPENAI_API_KEY.",
+        ),
+    ] = "",
+    settings: Annotated[
+        list[str],
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="limit=100 (rows that it is made from); copies=1; alike=0.8; at_once=8; "
+            "instructions=TEXT (told to the teacher); temperature=0.7.",
+        ),
+    ] = [],  # noqa: B006
+    workspace: WorkspaceFolder = DEFAULT_WORKSPACE,
+) -> None:
+    """Make more training rows from those of a version: marked, unlike all others, never a test.
+
+    Broken off, it goes on when the same is asked again: answers are kept.
+    """
+    from luthier.curation import Growth, grow_version
+    from luthier.pipeline import open_teacher
+    from luthier.runs import Datasets
+
+    datasets, out = Datasets(workspace), console()
+    version = datasets.find(reference)
+    known = {"limit": int, "copies": int, "alike": float, "at_once": int, "instructions": str,
+             "temperature": float}  # fmt: skip
+    given = read_settings(settings, known)
+    temperature = given.pop("temperature", 0.7)
+    if not url:
+        given["at_once"] = 1
+    growth = Growth(way, **given)
+    teacher = open_teacher(model, url, workspace, temperature=temperature)
+    with Counted(out, "answers", None) as counted:
+        done = grow_version(datasets, version, teacher, growth, lambda n, total: counted.show(n))
+    for reason, number in done.dropped.items():
+        out.print(f"left out: {number:,} {reason}")
+    grown = done.version
+    out.print(f"{grown.reference}  {grown.num_rows:,} rows, {done.num_new:,} of them new")

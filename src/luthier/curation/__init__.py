@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from luthier.curation.differing import Difference, differ
     from luthier.curation.exporting import export_version
     from luthier.curation.fixing import Fixed, fix_version
+    from luthier.curation.growing import Grown, Growth, Teacher, TeacherError, grow_version
     from luthier.curation.looking import FileSource, RowSource, VersionSource
     from luthier.curation.privacy import find_private, mask
     from luthier.curation.problems import Case, Problem
@@ -40,8 +41,11 @@ _MODULES = {
     "candidates": (
         "Accepted",
         "Decision",
+        "Grown",
+        "Growth",
         "Imported",
         "decide",
+        "grow_version",
         "import_logs",
         "read_decisions",
     ),
@@ -49,6 +53,7 @@ _MODULES = {
     "differing": ("Difference", "differ"),
     "exporting": ("export_version",),
     "fixing": ("Fixed", "fix_version"),
+    "growing": ("Grown", "Growth", "Teacher", "TeacherError", "grow_version"),
     "looking": ("FileSource", "RowSource", "VersionSource"),
     "privacy": ("find_private", "mask"),
     "problems": ("Case", "Problem"),
@@ -67,6 +72,8 @@ __all__ = [
     "Difference",
     "FileSource",
     "Fixed",
+    "Grown",
+    "Growth",
     "Imported",
     "Measure",
     "Options",
@@ -76,6 +83,8 @@ __all__ = [
     "RowSource",
     "Selection",
     "Shares",
+    "Teacher",
+    "TeacherError",
     "VersionSource",
     "add_files",
     "as_json",
@@ -86,6 +95,7 @@ __all__ = [
     "export_version",
     "find_private",
     "fix_version",
+    "grow_version",
     "import_logs",
     "mask",
     "mix_versions",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from luthier.pipeline.opening import TunedModel, evaluate_run, find_run, open_model
     from luthier.pipeline.preparing import Prepared, prepare
     from luthier.pipeline.starting import check_start
+    from luthier.pipeline.teaching import open_teacher
     from luthier.pipeline.tuning import Tuned, tune, tune_from
 
 _MODULES = {
@@ -22,6 +23,7 @@ _MODULES = {
     "opening": ("TunedModel", "evaluate_run", "find_run", "open_model"),
     "preparing": ("Prepared", "prepare"),
     "starting": ("check_start",),
+    "teaching": ("open_teacher",),
     "tuning": ("Tuned", "tune", "tune_from"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
@@ -41,6 +43,7 @@ __all__ = [
     "find_run",
     "open_measure",
     "open_model",
+    "open_teacher",
     "prepare",
     "tune",
     "tune_from",
