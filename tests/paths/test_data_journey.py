@@ -203,3 +203,39 @@ def test_answered_requests_become_rows(folder: Path) -> None:
         wrong = luthier(folder, "data", *arguments)
         assert wrong.code == 2, arguments
         assert said in wrong.error
+
+
+def test_rows_are_paged_searched_and_shown_by_what_is_wrong(folder: Path) -> None:
+    own: list[dict[str, object]] = [
+        *rows(0, 8),
+        {"text": "lamp \x1b[2J on, says anna.berg@firma.de", "label": "light"},
+    ]
+    write_rows(folder / "own.jsonl", own)
+    luthier(folder, "data", "add", "things", "own.jsonl")
+
+    def browsed(*said: str) -> str:
+        typed = "".join(f"{line}\n" for line in said)
+        done = luthier(folder, "data", "browse", "things", typed=typed)
+        assert done.code == 0, done.error
+        return done.out
+
+    assert "1-5 of 17" in browsed()
+    assert "6-10 of 17" in browsed("n")
+    assert "16-17 of 17" in browsed("n", "n", "n", "n", "q")
+    assert "1-5 of 17" in browsed("n", "p").rpartition("things@1")[2]
+    assert "1-5 of 8" in browsed("/song")
+    assert "1-1 of 1" in browsed("w label == 'light' and 'anna' in text")
+    assert "0-0 of 0" in browsed("/nothing")
+    assert "17-17 of 17" in browsed("17")
+    out = browsed("17")
+    assert "\x1b" not in out
+    assert "\u241b[2J" in out
+    found = browsed("f")
+    assert "1 row with" in found
+    assert "1-1 of 1" in found
+    for said, error in (
+        ("99", "expected 1 to 17"),
+        ("w label ==", "is no expression"),
+        ("x", "enter or n"),
+    ):
+        assert error in browsed(said)

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from luthier.cli import (
+    browse,
     check,
     curate,
     data,
@@ -70,6 +71,7 @@ data.app.command("mix")(curate.mix)
 data.app.command("import")(use.import_logs)
 data.app.command("accept")(use.accept)
 data.app.command("grow")(use.grow)
+data.app.command("browse")(browse.browse)
 app.add_typer(data.app, name="data")
 app.add_typer(runs.app, name="runs")
 app.add_typer(recipe.app, name="recipe")

@@ -313,7 +313,7 @@ def _write(report: "DataReport", place: Path) -> None:
 def _print(
     checked: "Checked", mending: "Callable[[Problem], str]", say: Callable[[str], None]
 ) -> None:
-    from luthier.report import shortened
+    from luthier.report import shortened, visible
 
     parts = ", ".join(f"{number:,} {split}" for split, number in checked.splits.items())
     say(f"{checked.num_rows:,} rows{f' ({parts})' if parts else ''}")
@@ -322,7 +322,7 @@ def _print(
         say(f"\n{problem.severity}: {problem.title}  [{problem.name}]\n   {problem.why}{mended}")
         for case in problem.cases[:CASES]:
             said = (case.place, shortened(case.text, 90), shortened(case.detail, 90))
-            say(f"   - {'  |  '.join(filter(None, said))}")
+            say(f"   - {visible('  |  '.join(filter(None, said)))}")
     taken = sorted(checked.seconds.items(), key=lambda pair: -pair[1])
     named = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in taken[:6] if seconds >= 0.05)
     say(f"\n{sum(checked.seconds.values()):.1f} s{f': {named}' if named else ''}")

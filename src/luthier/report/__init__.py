@@ -10,7 +10,7 @@ from luthier.report.data_page import (
 )
 from luthier.report.page import render_html
 from luthier.report.record import read_report, to_json
-from luthier.report.svg import shortened
+from luthier.report.svg import shortened, visible
 from luthier.report.values import (
     DroppedRow,
     Facts,
@@ -51,5 +51,6 @@ __all__ = [
     "render_html",
     "shortened",
     "to_json",
+    "visible",
     "write_report",
 ]
