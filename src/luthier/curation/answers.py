@@ -101,14 +101,22 @@ class CopiedCheck:
     def see(self, rows: Sequence[Seen]) -> None:
         """Compare each answer with the message before it."""
         for row in rows:
-            if row.is_written and row.example.prompt and len(row.answer) > 2:
-                asked = row.example.prompt[-1].content
-                if len(asked) < 2 * len(row.answer) and folded(asked) == folded(row.answer):
-                    self._found.add(row, row.answer, "is the question")
+            if row.is_written and len(row.answer) > 2 and _is_copy(row):
+                self._found.add(row, row.answer, "is the question")
 
     def problems(self) -> Iterable[Problem]:
         """Copied answers."""
         return self._found.problem()
+
+
+def _is_copy(row: Seen) -> bool:
+    """Whether the answer is the last message, or the last thing that somebody asked."""
+    prompt = row.example.prompt
+    asked = [*prompt[-1:], *[message for message in prompt if message.role == "user"][-1:]]
+    return any(
+        len(message.content) < 2 * len(row.answer) and folded(message.content) == folded(row.answer)
+        for message in asked
+    )
 
 
 class CutOffCheck:

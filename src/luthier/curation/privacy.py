@@ -29,6 +29,7 @@ TOKEN = re.compile(r"(?<![\w+/=.-])(?=[A-Za-z_+/=.:-]*\d)[\w+/=.:-]{16,}|://[^\s
 BLOCK_KEY = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
 )
+SECRET = "SECRET"  # noqa: S105 - what it is called
 REST = re.compile(r"[\w+/=.-]*")
 EXCERPT, MARGIN = 240, 200
 """Characters that are shown of a text, and beyond them where something private may end."""
@@ -57,6 +58,14 @@ def find_private(text: str, region: str | None = None) -> list[Span]:
     `region` is a country's code of two letters, whose telephone numbers need no country's prefix.
     """
     spans = [span for find in FINDERS for span in find(text, region)]
+    # A secret may look like part of something else: a password before a host like an address.
+    secrets = [span for span in spans if span.kind == SECRET]
+    spans = [
+        span
+        for span in spans
+        if span.kind == SECRET
+        or all(span.end <= other.start or span.start >= other.end for other in secrets)
+    ]
     spans.sort(key=lambda span: (span.start, -span.end))
     apart: list[Span] = []
     for span in spans:
@@ -151,7 +160,7 @@ def _addresses(text: str, region: str | None) -> Iterator[Span]:
 def _secrets(text: str, region: str | None) -> Iterator[Span]:
     if "-----BEGIN" in text:
         for found in BLOCK_KEY.finditer(text):
-            yield Span(found.start(), found.end(), "SECRET")
+            yield Span(found.start(), found.end(), SECRET)
     end = 0
     for token in TOKEN.finditer(text):
         if token.start() < end:
@@ -164,7 +173,7 @@ def _secrets(text: str, region: str | None) -> Iterator[Span]:
             for found in pattern.finditer(text, max(start, token.start() - 200), end):
                 # Some patterns take only as much as they need to be sure.
                 rest = REST.match(text, found.end(group)) if not group else None
-                yield Span(found.start(group), rest.end() if rest else found.end(group), "SECRET")
+                yield Span(found.start(group), rest.end() if rest else found.end(group), SECRET)
 
 
 @lru_cache(1)

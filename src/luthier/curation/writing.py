@@ -41,4 +41,6 @@ def as_json(report: DataReport) -> str:
     """The report as JSON text."""
     content = {**asdict(report), "created_at": report.created_at.isoformat()}
     plain = {k: dict(v) if isinstance(v, Mapping) else v for k, v in content.items()}
-    return json.dumps(plain, indent=1, ensure_ascii=False)
+    text = json.dumps(plain, indent=1, ensure_ascii=False)
+    # Half a surrogate pair is no character; JSON can name it.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
