@@ -81,13 +81,16 @@ def read(place: Path) -> Rows:
 
 
 def named(train: Rows, test: Rows) -> dict[str, set[int]]:
-    """Problem -> rows that it is about."""
+    """Problem -> training rows that it is about."""
     with tempfile.TemporaryDirectory() as folder:
         files = {"train": Path(folder) / "train.jsonl", "test": Path(folder) / "test.jsonl"}
         for (_, place), rows in zip(files.items(), (train, test), strict=True):
             place.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         checked = check_rows(FileSource({"train": [files["train"]], "test": [files["test"]]}))
-    return {problem.name: set(problem.positions.tolist()) for problem in checked.problems}
+    return {
+        problem.name: {position for position in problem.positions.tolist() if position < len(train)}
+        for problem in checked.problems
+    }
 
 
 class Planter:

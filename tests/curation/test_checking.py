@@ -321,7 +321,7 @@ def test_checks_are_chosen_by_name(tmp_path: Path) -> None:
     }
     without = checked(tmp_path, rows, Options(skip=["refusals"]))
     assert set(without.seconds) == {"reading", *CHECKS} - {"refusals"}
-    with pytest.raises(ConfigError, match="expected overlap"):
+    with pytest.raises(ConfigError, match="expected format, overlap"):
         Options(only=["refusal"])
     with pytest.raises(ConfigError, match="alike"):
         Options(alike=1.2)

@@ -127,7 +127,7 @@ def test_a_test_that_is_given_away_ends_with_an_error(folder: Path) -> None:
     for arguments, said in (
         (["nowhere.jsonl"], "nowhere.jsonl: does not exist"),
         (["nothing"], "there is no dataset 'nothing'"),
-        (["train.jsonl", "--set", "only=twins"], "expected overlap"),
+        (["train.jsonl", "--set", "only=twins"], "expected format, overlap"),
         (["train.jsonl", "--set", "alike=2"], "expected 0.3 to 0.99"),
         (["train.jsonl", "--set", "alike=much"], "expected a number"),
         (["train.jsonl", "--set", "likeness=1"], "expected only=..., skip=..., alike=..."),

@@ -28,7 +28,8 @@ from luthier.curation.balance import (
 )
 from luthier.curation.characters import MojibakeCheck, OffensiveCheck, UnusualCheck
 from luthier.curation.doubt import DoubtCheck
-from luthier.curation.looking import RowSource, Seen, Spool, seen
+from luthier.curation.formats import check_format
+from luthier.curation.looking import FileSource, RowSource, Seen, Spool, seen
 from luthier.curation.near import THRESHOLD
 from luthier.curation.overlap import OverlapCheck
 from luthier.curation.privacy import mask
@@ -67,9 +68,11 @@ class Options:
     """Tokens that the model takes."""
 
     def __post_init__(self) -> None:
-        unknown = [name for name in (*self.only, *self.skip) if name not in CHECKS]
+        unknown = [name for name in self.only if name not in ("format", *CHECKS)]
+        unknown += [name for name in self.skip if name not in CHECKS]
         if unknown:
-            raise ConfigError(f"is {unknown[0]!r}", where="check", accepted=", ".join(CHECKS))
+            accepted = ", ".join(("format", *CHECKS))
+            raise ConfigError(f"is {unknown[0]!r}", where="check", accepted=accepted)
         if not 0.3 <= self.alike < 1:
             raise ConfigError(f"is {self.alike}", where="alike", accepted="0.3 to 0.99")
 
@@ -148,6 +151,8 @@ def check_rows(
 
     Raises DataError where a file cannot be rows at all.
     """
+    if options.only == ("format",) and isinstance(source, FileSource):
+        return _format_alone(source, observe)
     with ExitStack() as held:
         checks = _checks(options, held)
         unreadable = _Unreadable()
@@ -161,6 +166,15 @@ def check_rows(
             with clock.running(check.name):
                 problems += check.problems()
     return _checked(problems, counts, checks, clock.seconds, options)
+
+
+def _format_alone(source: FileSource, observe: Callable[[int], None]) -> Checked:
+    unreadable, clock, counts = _Unreadable(), _Clock(), Counter[str]()
+    with clock.running("format"):
+        for split, paths in source.files.items():
+            for path in paths:
+                counts[split or ""] += check_format(path, unreadable.report, observe)
+    return _checked(unreadable.problems(), counts, {}, clock.seconds, Options())
 
 
 def _checks(options: Options, held: ExitStack) -> dict[str, Check]:

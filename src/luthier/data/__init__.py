@@ -23,7 +23,7 @@ from luthier.data.examples import (
     canonical,
 )
 from luthier.data.exports import EXPORTS, export_rows
-from luthier.data.formats import RowReader, example_of
+from luthier.data.formats import RowReader, example_of, recognise
 from luthier.data.labelled import LABEL_FIELDS
 from luthier.data.labels import (
     LabelKind,
@@ -34,7 +34,16 @@ from luthier.data.labels import (
     read_label_set,
 )
 from luthier.data.opening import kind_of
-from luthier.data.reading import READERS, Report, hash_bytes, read_rows
+from luthier.data.quick import sure_of
+from luthier.data.reading import (
+    MAX_ROW_BYTES,
+    READERS,
+    Report,
+    hash_bytes,
+    parse_line,
+    read_rows,
+    too_large,
+)
 from luthier.data.retrieval import Collection, collection_of, read_collection
 from luthier.data.splitting import limit_by_hash, prompt_key
 
@@ -42,6 +51,7 @@ __all__ = [
     "EXPORTS",
     "FILES",
     "LABEL_FIELDS",
+    "MAX_ROW_BYTES",
     "READERS",
     "Chat",
     "Collection",
@@ -78,11 +88,15 @@ __all__ = [
     "kind_of",
     "label_kind",
     "limit_by_hash",
+    "parse_line",
     "prompt_key",
     "read_collection",
     "read_dataset",
     "read_label_set",
     "read_rows",
+    "recognise",
     "refuse_errors",
+    "sure_of",
+    "too_large",
     "with_test",
 ]

@@ -85,18 +85,19 @@ def _read_lines(path: Path, report: Report) -> Iterator[Row]:
         for number, (line, size) in enumerate(lines_of(file, MAX_ROW_BYTES), 1):
             place = Place(str(path), number)
             if size > MAX_ROW_BYTES:
-                report(_too_large(place, size))
+                report(too_large(place, size))
                 continue
             content = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
-            fields = _parse(place, content, report) if content.strip() else None
+            fields = parse_line(place, content, report) if content.strip() else None
             if fields is not None:
                 yield Row(place, fields)
 
 
-def _parse(place: Place, line: bytes, report: Report) -> dict[str, Any] | None:
+def parse_line(place: Place, line: bytes, report: Report) -> dict[str, Any] | None:
     """The object on a line, or None after reporting why there is none."""
     try:
-        value = DECODER.decode(line.decode("utf-8"))
+        # An error at the end is one of this line, not of the next.
+        value = DECODER.decode(line.rstrip(b"\r\n").decode("utf-8"))
     except UnicodeDecodeError as error:
         found = f"byte {error.start} of the line is not UTF-8"
         report(Finding(place, "wrong-encoding", "", found, "UTF-8", "convert the file"))
@@ -150,7 +151,8 @@ def _object(place: Place, value: Any, report: Report) -> dict[str, Any] | None:
     return None
 
 
-def _too_large(place: Place, size: int) -> Finding:
+def too_large(place: Place, size: int) -> Finding:
+    """What is said of a row of so many bytes."""
     found = f"is {size / 1e6:.1f} MB large"
     return Finding(place, "row-too-large", "", found, f"at most {MAX_ROW_BYTES / 1e6:.0f} MB a row")
 
@@ -217,7 +219,7 @@ def _text_lines(path: Path, file: BinaryIO) -> Iterator[str]:
     """Lines with their ends, of whichever kind. Raises DataError at the first that is none."""
     for number, (line, size) in enumerate(lines_of(file, MAX_ROW_BYTES), 1):
         if size > MAX_ROW_BYTES:
-            finding = _too_large(Place(str(path), number), size)
+            finding = too_large(Place(str(path), number), size)
             raise DataError(finding.found, where=str(finding.place), accepted=finding.accepted)
         content = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
         try:
