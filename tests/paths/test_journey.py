@@ -232,3 +232,10 @@ def test_a_profile_says_where_the_time_went(tmp_path: Path) -> None:
     assert re.search(r"profile of 5 steps: linears \d+%, attention", done.out)
     assert "tokens/s; of the tokens" in done.out
     assert "Profiler" not in done.error, "the profiler keeps to itself"
+
+
+def test_a_model_that_writes_is_asked_with_terms_swapped(folder: Path, trained: Done) -> None:
+    assert trained.code == 0
+    done = luthier(folder, "probe", "rows", "--data", "rows.jsonl", "--swap", "number=figure")
+    assert done.code == 0, done.error
+    assert "of 40 answers changed" in done.out

@@ -599,3 +599,23 @@ def test_an_interrupted_classifier_goes_on_where_it_was(folder: Path, tmp_path: 
     assert second.is_finished
     one, other = (r.run.path("model", "model.safetensors").read_bytes() for r in (whole, second))
     assert one == other
+
+
+def test_a_classifier_is_asked_with_terms_swapped(folder: Path, tmp_path: Path) -> None:
+    run = tuned(folder, "intents", "classify")
+    write_rows(tmp_path / "rows.jsonl", [
+        {"text": "turn the lamp on", "label": "light"}, {"text": "play a song", "label": "music"},
+        {"text": "rain today", "label": "weather"},
+    ])  # fmt: skip
+    arguments = ("probe", str(run.run.folder), "--data", "rows.jsonl")
+    done = luthier(tmp_path, *arguments, "--swap", "lamp=song", "--output", "changed.jsonl")
+    assert done.code == 0, done.error
+    assert "of 2 answers changed" in done.out
+    answers = run.predict(["turn the lamp on", "turn the song on", "play a song", "play a lamp"])
+    expected = sum(answers[i].labels != answers[i + 1].labels for i in (0, 2))
+    assert f"{expected} of 2" in done.out
+    assert len((tmp_path / "changed.jsonl").read_text().splitlines()) == expected
+    for swap, said in (("lamp=lamp", "TERM=TERM"), ("cat=dog", "no row names a term")):
+        wrong = luthier(tmp_path, *arguments, "--swap", swap)
+        assert wrong.code == 2
+        assert said in wrong.error

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from luthier.pipeline.measuring import open_measure
     from luthier.pipeline.opening import TunedModel, evaluate_run, find_run, open_model
     from luthier.pipeline.preparing import Prepared, prepare
+    from luthier.pipeline.probing import probe_run
     from luthier.pipeline.starting import check_start
     from luthier.pipeline.teaching import open_teacher
     from luthier.pipeline.tuning import Tuned, tune, tune_from
@@ -22,6 +23,7 @@ _MODULES = {
     "measuring": ("open_measure",),
     "opening": ("TunedModel", "evaluate_run", "find_run", "open_model"),
     "preparing": ("Prepared", "prepare"),
+    "probing": ("probe_run",),
     "starting": ("check_start",),
     "teaching": ("open_teacher",),
     "tuning": ("Tuned", "tune", "tune_from"),
@@ -45,6 +47,7 @@ __all__ = [
     "open_model",
     "open_teacher",
     "prepare",
+    "probe_run",
     "tune",
     "tune_from",
     "tune_on_ray",
