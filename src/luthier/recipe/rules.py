@@ -52,8 +52,8 @@ SmolLM2-135M, LoRA, 40 steps of 8 pairs; probability that 96 held-out answers ar
 the chosen answers' loss in nats per token; 0.50 and 3.78 at the start. At 0.1 dpo has 0.60 and
 3.32, ipo 0.61 and 3.19, simpo 0.67 and 3.51. At 0.3 they prefer more, but what is chosen has become
 less likely than it was: 0.69 and 4.09, 0.81 and 4.25, 0.90 and 4.68. orpo has 0.58 and 2.71 at 0.2,
-0.61 and 2.59 at 0.5. kto's loss on 64 validation rows is 0.389 at 0.1, 0.348 at 0.3, 0.318 at 1, the
-chosen answers' 3.51, 3.38 and 3.44."""
+0.61 and 2.59 at 0.5. kto's loss on 64 validation rows is 0.389 at 0.1, 0.348 at 0.3, 0.318 at 1,
+the chosen answers' 3.51, 3.38 and 3.44."""
 
 
 @dataclass(frozen=True, slots=True)
