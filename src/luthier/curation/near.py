@@ -6,7 +6,7 @@ measured exactly, so what is found is alike, and what is alike at the threshold 
 than one of 150 cases.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -22,12 +22,15 @@ REPRESENTATIVES = 8
 THRESHOLD = 0.8
 MARGIN = 0.16
 """Three standard deviations of a similarity that is taken from a sketch of 70 minima."""
+PAIRS = 2**16
+"""Sketches that are compared at once."""
 BLOCK = 256
 """Texts whose pieces are hashed together, so that they stay in a processor's cache."""
 SEED = 20
 
 Hashes = npt.NDArray[np.uint32]
 Groups = npt.NDArray[np.int64]
+Sketches = npt.NDArray[np.uint8]
 
 
 def find_alike(spool: Spool, threshold: float = THRESHOLD) -> Groups:
@@ -42,12 +45,59 @@ def find_alike(spool: Spool, threshold: float = THRESHOLD) -> Groups:
         bands[:, first : first + len(texts)] = bands_of(minima)
         sketches[first : first + len(texts)] = minima.T
     parents = np.arange(len(spool), dtype=np.int64)
-    pieces = _Pieces(spool, sketches)
+    pieces = lru_cache(2**12)(lambda number: piece_set(spool.content(number)))
     for column in range(BANDS):
-        for members in _equal(bands[column]):
-            for one, other in _measured(members, parents, pieces, threshold):
-                _join(parents, one, other)
+        _join_band(bands[column], sketches, parents, pieces, threshold)
     return _roots(parents)
+
+
+def _join_band(
+    column: Hashes,
+    sketches: Sketches,
+    parents: Groups,
+    pieces: Callable[[int], Hashes],
+    threshold: float,
+) -> None:
+    """Join rows that are alike, among those that have one value in the band.
+
+    All are compared with the first of them, those that are unlike it with the next, and so on.
+    """
+    rows = np.argsort(column, kind="stable")
+    rows, values = _not_alone(rows, column[rows])
+    for _ in range(REPRESENTATIVES):
+        if not len(rows):
+            return
+        is_first = np.append(True, values[1:] != values[:-1])
+        first = rows[np.flatnonzero(is_first)[np.cumsum(is_first) - 1]]
+        one, other, values = first[~is_first], rows[~is_first], values[~is_first]
+        is_unlike = np.ones(len(one), dtype=bool)
+        for i in np.flatnonzero(_may_be_alike(sketches, one, other, threshold)):
+            a, b = int(one[i]), int(other[i])
+            is_known = _root(parents, a) == _root(parents, b)
+            if is_known or similarity(pieces(a), pieces(b)) >= threshold:
+                _join(parents, a, b)
+                is_unlike[i] = False
+        rows, values = _not_alone(other[is_unlike], values[is_unlike])
+
+
+def _not_alone(rows: Groups, values: Hashes) -> tuple[Groups, Hashes]:
+    """Of rows in the order of their values, those whose value another has too."""
+    same = values[1:] == values[:-1]
+    kept = np.append(same, False) | np.append(False, same)
+    return rows[kept[: len(rows)]], values[kept[: len(rows)]]
+
+
+def _may_be_alike(
+    sketches: Sketches, one: Groups, other: Groups, threshold: float
+) -> npt.NDArray[np.bool_]:
+    """Which pairs have sketches that are not too different for the threshold."""
+    least = (threshold - MARGIN) * sketches.shape[1]
+    found = np.empty(len(one), dtype=bool)
+    for start in range(0, len(one), PAIRS):
+        part = slice(start, start + PAIRS)
+        equal = sketches[one[part]] == sketches[other[part]]
+        found[part] = equal.sum(axis=1) >= least
+    return found
 
 
 def join_groups(one: Groups, other: Groups) -> Groups:
@@ -126,49 +176,6 @@ def _permutations() -> tuple[Hashes, Hashes]:
     size = BANDS * BAND_ROWS
     multipliers = generator.integers(0, 2**31, size, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
     return multipliers, generator.integers(0, 2**32, size, dtype=np.uint32)
-
-
-def _equal(column: Hashes) -> Iterator[npt.NDArray[np.int64]]:
-    """Numbers of rows that have the same value, two or more together."""
-    order = np.argsort(column, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(column[order]) != 0, True)) + 1
-    starts = np.append(0, ends[:-1])
-    several = np.flatnonzero(ends - starts > 1)
-    for i in several:
-        yield order[starts[i] : ends[i]]
-
-
-class _Pieces:
-    """How alike two texts are: a glance at their sketches, then all their pieces."""
-
-    def __init__(self, spool: Spool, sketches: npt.NDArray[np.uint8]) -> None:
-        self._sketches = sketches
-        self._of = lru_cache(2**12)(lambda number: piece_set(spool.content(number)))
-
-    def share(self, one: int, other: int, threshold: float) -> float:
-        """Jaccard similarity; 0 where the sketches are too different for the threshold."""
-        equal = np.count_nonzero(self._sketches[one] == self._sketches[other])
-        if equal < (threshold - MARGIN) * self._sketches.shape[1]:
-            return 0.0
-        return similarity(self._of(one), self._of(other))
-
-
-def _measured(
-    members: Iterable[np.int64], parents: Groups, pieces: _Pieces, threshold: float
-) -> Iterator[tuple[int, int]]:
-    """Pairs among rows of a band that are alike, and not known to be together already."""
-    known: list[int] = []
-    for member in map(int, members):
-        mine = _root(parents, member)
-        if any(_root(parents, other) == mine for other in known):
-            continue
-        for other in known:
-            if pieces.share(other, member, threshold) >= threshold:
-                yield other, member
-                break
-        else:
-            if len(known) < REPRESENTATIVES:
-                known.append(member)
 
 
 def _root(parents: Groups, row: int) -> int:
