@@ -239,3 +239,10 @@ def test_rows_are_paged_searched_and_shown_by_what_is_wrong(folder: Path) -> Non
         ("x", "enter or n"),
     ):
         assert error in browsed(said)
+
+
+def test_names_with_dots_are_datasets(folder: Path) -> None:
+    assert luthier(folder, "data", "add", "my.data", "train.jsonl").code == 0
+    assert "48 rows" in luthier(folder, "data", "check", "my.data").out
+    assert luthier(folder, "data", "tag", "my.data", "v1.2").code == 0
+    assert "48 rows" in luthier(folder, "data", "check", "my.data@v1.2").out

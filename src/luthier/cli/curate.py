@@ -246,12 +246,15 @@ def _source(
 ) -> "tuple[RowSource, str, int | None]":
     """Rows to be checked, what to call them, and how many there are, if that is known."""
     from luthier.curation import FileSource, VersionSource
+    from luthier.data import READERS
     from luthier.runs import Datasets
 
     paths = [Path(source) for source in sources]
-    is_reference = len(sources) == 1 and not paths[0].exists() and not paths[0].suffix
+    datasets = Datasets(workspace)
+    name = sources[0].partition("@")[0]
+    is_file = paths[0].is_file() or paths[0].suffix in READERS
+    is_reference = len(sources) == 1 and (name in datasets.names() or not is_file)
     if is_reference and not validation and not test:
-        datasets = Datasets(workspace)
         version = datasets.find(sources[0])
         content = datasets.content(version)
         return VersionSource(content, version.reference), version.reference, version.num_rows

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from luthier.curation.looking import Seen, folded
+from luthier.curation.privacy import mask
 from luthier.curation.problems import Gathered, Kind, Problem
 
 REFUSAL = Kind(
@@ -35,10 +36,11 @@ BROKEN_CALLS = Kind(
 )  # fmt: skip
 
 SPEAKS_AS_AI = re.compile(
-    r"\bas an? (?:\w+ )?(?:ai\b|artificial intelligence|(?:large )?language model)"
+    r"\bas an? (?:\w+ )?(?:ai(?:,| (?:language )?model| assistant)|artificial intelligence,"
+    r"|(?:large )?language model)"
     r"|\bi(?:'m| am) (?:just |only |an? )*(?:ai\b|(?:large )?language model)"
-    r"|\bmy (?:knowledge cut-?off|training data)\b"
-    r"|\b(?:trained|developed|created) by (?:openai|anthropic|google|meta|mistral)\b",
+    r"|\bmy knowledge cut-?off\b"
+    r"|\bi(?: was|'m| am) (?:trained|developed|created) by (?:openai|anthropic|google|meta)",
     re.IGNORECASE,
 )
 REFUSES = re.compile(
@@ -46,7 +48,8 @@ REFUSES = re.compile(
     r"(?:can(?:no|')t|cannot|am unable|am not able)"
     r"|sorry,? (?:but )?i (?:can(?:no|')t|cannot)"
     r"|i (?:can(?:no|')t|cannot|am unable to|am not able to|won't|will not) "
-    r"(?:assist|help|provide|fulfil|comply|answer|discuss|generate|create|share|engage|support)"
+    r"(?:assist|help (?:you|with)|provide|fulfil|comply|answer|discuss|generate|create|share"
+    r"|engage|support)\b"
     r"|(?:i|we) apologi[sz]e,? but)",
     re.IGNORECASE,
 )
@@ -79,7 +82,7 @@ class RefusalCheck:
     def see(self, rows: Sequence[Seen]) -> None:
         """Look at the beginnings of answers for refusals, and at all for an AI."""
         for row in rows:
-            if row.is_written:
+            if row.is_written and getattr(row.example, "is_good", True):
                 said = row.answer.replace("\u2019", "'")
                 found = REFUSES.search(said[:200]) or SPEAKS_AS_AI.search(said)
                 if found:
@@ -138,9 +141,9 @@ class CutOffCheck:
             if not said[-1].isalnum() and (said[-1] not in OPEN_ENDS or said.endswith("--")):
                 self._num_ended += 1
             elif SURELY_UNFINISHED.search(said[-12:]):
-                self._sure.add(row, said[-120:], f"ends in {said.split()[-1][-20:]!r}")
+                self._sure.add(row, said, _last_word(said), around=len(said))
             else:
-                self._likely.add(row, said[-120:], f"ends in {said.split()[-1][-20:]!r}")
+                self._likely.add(row, said, _last_word(said), around=len(said))
 
     def problems(self) -> Iterable[Problem]:
         """Those that surely are cut; where nearly all others end in a mark, all that do not."""
@@ -151,6 +154,10 @@ class CutOffCheck:
             found.cases += some.cases
         found.cases.sort(key=lambda case: case.position)
         return found.problem()
+
+
+def _last_word(text: str) -> str:
+    return f"ends in {mask(text.split()[-1])[-20:]!r}"
 
 
 class JsonCheck:
@@ -236,6 +243,14 @@ class MarkupCheck:
         return self._found.problem()
 
 
+def _without_patterns(schema: Any) -> Any:
+    """The schema without regular expressions: a dataset's may take for ever."""
+    if isinstance(schema, dict):
+        kept = {k: v for k, v in schema.items() if k not in ("pattern", "patternProperties")}
+        return {key: _without_patterns(value) for key, value in kept.items()}
+    return [_without_patterns(item) for item in schema] if isinstance(schema, list) else schema
+
+
 class ToolCallCheck:
     """Finds calls of tools that are not defined, or with arguments against their schema."""
 
@@ -257,14 +272,16 @@ class ToolCallCheck:
                 self._found.add(row, row.answer, "; ".join(wrong))
 
     def _wrong(self, row: Seen, call: Any) -> str:
-        tools = {tool.get("function", tool).get("name"): tool for tool in row.example.tools}
+        defined = [tool.get("function", tool) for tool in row.example.tools]
+        tools = {str(one.get("name")): one for one in defined if isinstance(one, dict)}
         if call.name not in tools:
             return f"calls {call.name}, which is not among its tools"
-        schema = tools[call.name].get("function", tools[call.name]).get("parameters")
-        return self._against(schema, call) if isinstance(schema, dict) else ""
+        schema = tools[call.name].get("parameters")
+        return self._against(_without_patterns(schema), call) if isinstance(schema, dict) else ""
 
     def _against(self, schema: dict[str, Any], call: Any) -> str:
         import jsonschema
+        from jsonschema.exceptions import UnknownType
         from referencing import Registry
         from referencing.exceptions import Unresolvable
 
@@ -277,10 +294,11 @@ class ToolCallCheck:
             validator = jsonschema.Draft202012Validator(schema, registry=Registry())
         try:
             error = next(iter(validator.iter_errors(json.loads(call.arguments))), None)
-        except (jsonschema.SchemaError, Unresolvable, ValueError, TypeError, RecursionError):
+        except (jsonschema.SchemaError, UnknownType, Unresolvable, re.error, ArithmeticError,
+                AttributeError, ValueError, TypeError, RecursionError):  # fmt: skip
             return f"the schema of {call.name} cannot be read"
         where = f" at {'.'.join(map(str, error.absolute_path))}" if error and error.path else ""
-        return f"{call.name}{where}: {error.message[:120]}" if error else ""
+        return f"{call.name}{where}: {mask(error.message)[:120]}" if error else ""
 
     def problems(self) -> Iterable[Problem]:
         """Broken calls."""

@@ -290,17 +290,21 @@ class SliceCheck:
                     counts[value] += 1
                     self._labels[column][value].update(labels)
 
-    def tables(self) -> dict[str, Counter[str]]:
+    def tables(self) -> dict[str, dict[str, int]]:
         """Columns with few values, and the rows of each value."""
-        return {c: n for c, n in self.counts.items() if 1 < len(n) <= self.MAX_VALUES}
+        return {
+            column: dict(counts.most_common())
+            for column, counts in self.counts.items()
+            if 1 < len(counts) <= self.MAX_VALUES
+        }
 
     def rates(self) -> list[Rate]:
         """Label rates of groups whose interval does not hold the rate of all rows."""
         found = []
         for column, groups in self.tables().items():
             labels = sum(self._labels[column].values(), Counter[str]())
-            total = groups.total()
-            for group, number in groups.most_common():
+            total = sum(groups.values())
+            for group, number in groups.items():
                 own = self._labels[column][group]
                 rates = [(_rate(column, group, number, label, own[label]), of_all / total)
                          for label, of_all in labels.most_common(50)]  # fmt: skip

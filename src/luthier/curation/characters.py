@@ -44,7 +44,7 @@ class UnusualCheck:
     def see(self, rows: Sequence[Seen]) -> None:
         """Search the texts."""
         for row in rows:
-            for text in row.texts:
+            for text in row.all_texts:
                 found = UNUSUAL_CLASS.search(text)
                 if found:
                     said = _named(found.group())
@@ -77,7 +77,7 @@ class MojibakeCheck:
         from ftfy.badness import is_bad
 
         for row in rows:
-            for text in row.texts:
+            for text in row.all_texts:
                 # Only what can be mended is surely broken.
                 if not text.isascii() and is_bad(text) and (fixed := fix_encoding(text)) != text:
                     at = next(
@@ -103,10 +103,10 @@ class OffensiveCheck:
     def see(self, rows: Sequence[Seen]) -> None:
         """Search all texts."""
         for row in rows:
-            words = {word for text in row.texts for word in WORD.findall(text.lower())}
+            words = {word for text in row.all_texts for word in WORD.findall(text.lower())}
             found = sorted(filter(_is_obscene, words))
             if found:
-                self._found.add(row, "  ".join(row.texts), f"holds {', '.join(found[:3])}")
+                self._found.add(row, "  ".join(row.all_texts), f"holds {', '.join(found[:3])}")
 
     def problems(self) -> Iterable[Problem]:
         """Rows with such words."""

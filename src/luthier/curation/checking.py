@@ -204,12 +204,21 @@ def _checked(
         problems=tuple(_masked(problem, options.region) for problem in ordered),
         num_rows=counts.total(),
         splits={split: n for split, n in counts.items() if split},
-        labels=dict(labels.counts.most_common()) if isinstance(labels, LabelCheck) else {},
+        labels=_masked_names(dict(labels.counts.most_common()), options.region)
+        if isinstance(labels, LabelCheck)
+        else {},
         languages=dict(languages.counts.most_common())
         if isinstance(languages, LanguageCheck)
         else {},
-        slices=slices.tables() if isinstance(slices, SliceCheck) else {},
-        rates=tuple(slices.rates()) if isinstance(slices, SliceCheck) else (),
+        slices={c: _masked_names(n, options.region) for c, n in slices.tables().items()}
+        if isinstance(slices, SliceCheck)
+        else {},
+        rates=tuple(
+            replace(r, group=mask(r.group, options.region), label=mask(r.label, options.region))
+            for r in slices.rates()
+        )
+        if isinstance(slices, SliceCheck)
+        else (),
         lengths=_histogram(lengths, options.limit) if isinstance(lengths, LengthCheck) else None,
         seconds=dict(seconds),
         suggested=doubts.suggested if isinstance(doubts, DoubtCheck) else {},
@@ -220,10 +229,18 @@ def _checked(
 def _masked(problem: Problem, region: str | None) -> Problem:
     """A report is passed on: nothing private is shown in it."""
     cases = (
-        Case(c.position, c.place, mask(c.text, region), mask(c.detail, region))
+        Case(c.position, mask(c.place, region), mask(c.text, region), mask(c.detail, region))
         for c in problem.cases
     )
-    return replace(problem, cases=tuple(cases))
+    return replace(problem, title=mask(problem.title, region), cases=tuple(cases))
+
+
+def _masked_names(counts: Mapping[str, int], region: str | None) -> dict[str, int]:
+    """The same counts, by names that hold nothing private."""
+    found = Counter[str]()
+    for name, number in counts.items():
+        found[mask(name, region)] += number
+    return dict(found)
 
 
 def _histogram(check: LengthCheck, limit: int | None) -> Histogram | None:

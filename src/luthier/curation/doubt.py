@@ -7,6 +7,7 @@ from luthier.curation.looking import Seen
 from luthier.curation.privacy import excerpt
 from luthier.curation.problems import Case, Kind, Problem, problem_of
 from luthier.data import Labelled, label_kind, read_label_set
+from luthier.errors import DataError
 
 DOUBTFUL = Kind(
     "doubtful-labels", "warning", "{n} with labels that the other rows dispute",
@@ -48,7 +49,10 @@ class DoubtCheck:
             return
         from luthier.evaluation import find_suspects
 
-        labels = read_label_set(examples, "single")
+        try:
+            labels = read_label_set(examples, "single")
+        except DataError:
+            return  # too few rows of a label, or too many labels: the check of labels says so
         suspects = find_suspects(examples, None, labels, seed=SEED)
         rows = {row.position: row for row in self._rows}
         cases = []

@@ -33,6 +33,8 @@ from luthier.runs import Content
 
 BLOCK = 2048
 """Rows that are looked at together."""
+NO_WORDS = frozenset(("role", "id", "type", "tool_call_id"))
+"""Fields whose texts are no words."""
 INSTRUCTIONS = ("system", "developer")
 
 
@@ -49,6 +51,8 @@ class Seen:
     """What is asked, without standing instructions; of labelled texts the text."""
     answer: str
     """What is to be answered: of conversations the last answer, of labelled texts the labels."""
+    fields: dict[str, Any]
+    """All that the row holds."""
 
     @property
     def is_written(self) -> bool:
@@ -60,6 +64,11 @@ class Seen:
         """All that the row says."""
         said = [message.content for message in self.example.prompt]
         return [*said, self.answer]
+
+    @property
+    def all_texts(self) -> list[str]:
+        """Every text in any field, but names of roles and ids."""
+        return list(texts_in(self.fields))
 
 
 class RowSource:
@@ -112,7 +121,20 @@ def _seen_one_by_one(source: RowSource, report: Report) -> Iterator[Seen]:
         example = reader.example(row)
         if example is not None:
             question, answer = question_of(example), answer_of(example.target)
-            yield Seen(position, place, split, example, question, answer)
+            yield Seen(position, place, split, example, question, answer, row.fields)
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """All texts in a value, as deep as they are."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from texts_in(item)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            if name not in NO_WORDS:
+                yield from texts_in(item)
 
 
 def question_of(example: Example) -> str:

@@ -19,7 +19,7 @@ from luthier.curation.looking import Growing, Seen, Spool, folded
 from luthier.curation.near import THRESHOLD, find_alike, piece_set, similarity
 from luthier.curation.privacy import excerpt
 from luthier.curation.problems import MAX_CASES, Case, Kind, Problem, problem_of
-from luthier.data import Preference, Text, prompt_key
+from luthier.data import Chat, Example, Labelled, Pair, Text, canonical, prompt_key
 
 REPEATED = Kind(
     "exact-duplicates", "warning", "{n} saying what an earlier row says",
@@ -44,7 +44,10 @@ NEARLY_LEAKED = Kind(
 )  # fmt: skip
 MAX_OTHERS = 50
 """Held-out rows of a group that a training row is measured against."""
-HASHES = np.dtype([("question", "<u8"), ("answer", "<u8"), ("position", "<i8"), ("held", "?")])
+HASHES = np.dtype(
+    [("question", "<u8"), ("answer", "<u8"), ("position", "<i8"), ("held", "?"), ("only", "?")]
+)
+"""`only` is whether a question has only one right answer."""
 
 Numbers = npt.NDArray[np.int64]
 Records = npt.NDArray[Any]
@@ -75,7 +78,8 @@ class OverlapCheck:
         found = np.empty(len(rows), HASHES)
         for i, row in enumerate(rows):
             question, answer = keys_of(row)
-            found[i] = (_hash(question), _hash(answer), row.position, is_held_out(row))
+            has_one = isinstance(row.example, Chat | Labelled) or is_scored(row.example)
+            found[i] = (_hash(question), _hash(answer), row.position, is_held_out(row), has_one)
         self._hashes.extend(found)
         self.spool.add([folded(row.question or row.answer) for row in rows])
         self.shown.add(["  ".join(filter(None, (r.question[:1000], r.answer[:500]))) for r in rows])
@@ -130,7 +134,7 @@ class OverlapCheck:
         asked = np.flatnonzero(rows["held"])
         for other, number, run in find_runs(self.spool, asked.tolist(), ~rows["held"]):
             if number not in known:
-                said = f"{len(run)} characters of {{}}, which is held out: {run[:60]!r}"
+                said = f"{len(run)} characters in a row of {{}}, which is held out"
                 found.setdefault(number, (other, said))
         pairs = [(number, other) for number, (other, _) in found.items()]
         yield from self._told(NEARLY_LEAKED, pairs, {n: said for n, (_, said) in found.items()})
@@ -165,13 +169,20 @@ def is_held_out(row: Seen) -> bool:
 
 
 def keys_of(row: Seen) -> tuple[str, str]:
-    """What makes two questions equal, and two answers to one."""
+    """What makes two questions equal, and two rows of one question."""
     example = row.example
     if isinstance(example, Text):
         return folded(example.text), ""
-    rejected = example.rejected.content if isinstance(example, Preference) else ""
-    good = str(getattr(example, "is_good", ""))
-    return prompt_key(example), f"{folded(row.answer)}\0{folded(rejected)}\0{good}"
+    if isinstance(example, Labelled):
+        return prompt_key(example), "\0".join(sorted(folded(label) for label in example.labels))
+    if isinstance(example, Chat):
+        return prompt_key(example), folded(row.answer)
+    return prompt_key(example), folded(canonical(example))
+
+
+def is_scored(example: Example) -> bool:
+    """Whether two texts have a number that says how alike they are."""
+    return isinstance(example, Pair) and example.score is not None
 
 
 def _hash(text: str) -> int:
@@ -204,7 +215,7 @@ def _equal(rows: Records) -> tuple[Pairs, Pairs, Pairs]:
             if not is_held and len(held):
                 leaked.append((number, int(held[0])))
         answers = dict(zip(some["answer"].tolist(), members.tolist(), strict=True))
-        if len(answers) > 1:
+        if len(answers) > 1 and some["only"].all():
             (a, other), (_, another) = [*answers.items()][:2]
             pairs = zip(members.tolist(), some["answer"].tolist(), strict=True)
             conflicting += [(n, another if answer == a else other) for n, answer in pairs]

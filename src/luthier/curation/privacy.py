@@ -14,23 +14,30 @@ from typing import Any
 
 EMAIL = re.compile(
     r"(?<![\w.+%-])[\w.+%-]{1,64}@(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,24}(?![\w-])",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
 SAFE_EMAIL = re.compile(
     r"@(?:[\w-]+\.)*(?:example\.(?:com|org|net)|[\w-]+\.(?:example|invalid|test))$"
 )
-CARD = re.compile(r"(?<![\w.-])(?:\d[ -]?){12,18}\d(?![\w-]|\.\d)")
-IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{2,4}){3,8}\b")
-SSN = re.compile(r"(?<![\w-])(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\w-])")
-IP = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.]|\.\d)")
+CARD = re.compile(r"(?<![\w.-])(?:\d[ -]?){12,18}\d(?![\w-]|\.\d)", re.ASCII)
+IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{2,4}){3,8}\b", re.ASCII)
+SSN = re.compile(r"(?<![\w-])(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\w-])", re.ASCII)
+IP = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.]|\.\d)", re.ASCII)
 DIGITS = re.compile(r"\d[\d ()./-]{5,}\d")
-TOKEN = re.compile(r"(?<![\w+/=.-])(?=[A-Za-z_+/=.:-]*\d)[\w+/=.:-]{16,}|://[^\s/:]+:[^\s/@]+@")
+TOKEN = re.compile(
+    r"(?<![\w+/=.:-])(?=[A-Za-z_+/=.:-]{0,80}\d)[\w+/=.:-]{16,}|://[^\s/:]{1,80}:[^\s/@]{1,200}@",
+    re.ASCII,
+)
+NEW_KEYS = re.compile(r"\b(?:hf_|sk-ant-|sk-proj-|AIza)[A-Za-z0-9_-]{20,}", re.ASCII)
+"""Of services that are younger than the patterns of the library."""
 """What a secret may be in: something long with a digit, or an address with a password."""
 BLOCK_KEY = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
 )
 SECRET = "SECRET"  # noqa: S105 - what it is called
 REST = re.compile(r"[\w+/=.-]*")
+WHOLE = 20_000
+"""Characters of a text that is looked at as a whole before a part of it is shown."""
 EXCERPT, MARGIN = 240, 200
 """Characters that are shown of a text, and beyond them where something private may end."""
 LEFT_OUT = {
@@ -94,7 +101,9 @@ def excerpt(text: str, around: int = 0) -> str:
     """
     start, stop = max(0, around - EXCERPT // 4), max(0, around - EXCERPT // 4) + EXCERPT
     offset = max(0, start - MARGIN)
-    window = text[offset : stop + MARGIN]
+    if len(text) <= WHOLE:
+        offset = 0
+    window = text[offset : max(stop + MARGIN, WHOLE)]
     inside = []
     for span in find_private(window):
         if span.start + offset < stop and span.end + offset > start:
@@ -119,7 +128,7 @@ def _numbers(text: str, region: str | None) -> Iterator[Span]:
 
     for found in CARD.finditer(text):
         digits = re.sub(r"\D", "", found.group())
-        if digits[0] in "3456" and len(set(digits)) > 1 and luhn.is_valid(digits):
+        if digits[0] in "23456" and len(set(digits)) > 1 and luhn.is_valid(digits):
             yield Span(found.start(), found.end(), "CARD")
     for found in SSN.finditer(text):
         yield Span(found.start(), found.end(), "SSN")
@@ -161,6 +170,8 @@ def _secrets(text: str, region: str | None) -> Iterator[Span]:
     if "-----BEGIN" in text:
         for found in BLOCK_KEY.finditer(text):
             yield Span(found.start(), found.end(), SECRET)
+    for found in NEW_KEYS.finditer(text):
+        yield Span(found.start(), found.end(), SECRET)
     end = 0
     for token in TOKEN.finditer(text):
         if token.start() < end:

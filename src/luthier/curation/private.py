@@ -30,7 +30,7 @@ class PrivateCheck:
         """Search all texts of each row."""
         for row in rows:
             spans = [
-                (text, span) for text in row.texts for span in find_private(text, self._region)
+                (text, span) for text in row.all_texts for span in find_private(text, self._region)
             ]
             for gathered, own in (
                 (self._secret, [s for s in spans if s[1].kind == "SECRET"]),

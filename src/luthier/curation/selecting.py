@@ -6,6 +6,7 @@ many is decided by their hashes: the same ones, whatever else is there.
 """
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -98,12 +99,17 @@ def mix_versions(
 
     Raises ConfigError for weights, a size or a temperature that cannot be.
     """
-    if temperature <= 0:
+    if not (temperature > 0 and math.isfinite(temperature)):
         raise ConfigError(f"is {temperature}", where="temperature", accepted="above 0")
-    if any(part.weight is not None and part.weight <= 0 for part in parts):
+    if size is not None and size < 1:
+        raise ConfigError(f"is {size}", where="size", accepted="1 or more")
+    if any(p.weight is not None and not 0 < p.weight < math.inf for p in parts):
         raise ConfigError("is not positive", where="weight", accepted="NAME@VERSION=WEIGHT above 0")
     contents = [datasets.content(part.version) for part in parts]
     learnt = [_positions_learnt(content) for content in contents]
+    for part, own in zip(parts, learnt, strict=True):
+        if not own:
+            raise ConfigError("has no row to learn from", where=part.version.reference)
     weights = np.array(
         [len(own) ** (1 / temperature) if part.weight is None else part.weight
          for part, own in zip(parts, learnt, strict=True)]

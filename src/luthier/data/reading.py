@@ -21,6 +21,8 @@ from luthier.errors import DataError
 
 MAX_ROW_BYTES = 5_000_000
 """A larger row is a mistake in the file: it is hundreds of times a model's context."""
+ROWS_AT_ONCE = 1024
+"""Of columns, that are held as rows."""
 MAX_WHOLE_BYTES = 10**9
 """Of a file that must be held whole."""
 LINE_ENDS = re.compile(r"(?<=\r)(?=[^\n])")
@@ -254,7 +256,7 @@ def _read_parquet(path: Path, report: Report) -> Iterator[Row]:
 
     try:
         file = pyarrow.parquet.ParquetFile(path)
-        yield from _numbered(path, file.iter_batches(batch_size=1024))
+        yield from _numbered(path, file.iter_batches(batch_size=ROWS_AT_ONCE))
     except pyarrow.ArrowException as error:
         raise DataError(f"is no readable Parquet file: {error}", where=str(path)) from error
 
@@ -271,7 +273,12 @@ def _read_arrow(path: Path, report: Report) -> Iterator[Row]:
 
 
 def _numbered(path: Path, batches: Iterable[Any]) -> Iterator[Row]:
-    rows = (fields for batch in batches for fields in batch.to_pylist())
+    parts = (
+        batch.slice(start, ROWS_AT_ONCE)
+        for batch in batches
+        for start in range(0, batch.num_rows, ROWS_AT_ONCE)
+    )
+    rows = (fields for part in parts for fields in part.to_pylist())
     for number, fields in enumerate(rows, 1):
         yield Row(Place(str(path), number), _without_nulls(fields))
 
@@ -319,12 +326,21 @@ def _check_header(header: list[str], path: Path) -> None:
 
 
 def _without_nulls(value: Any) -> Any:
-    """Parquet fills fields that a row does not have with null; they are taken out again."""
+    """Parquet fills fields that a row does not have with null; they are taken out again.
+
+    What JSON does not know becomes text: times as ISO 8601, decimals as they are written, bytes as
+    hexadecimal digits.
+    """
     if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list):
+        kept = {k: v for k, v in value.items() if v is not None and not is_nan(v)}
+        return {str(key): _without_nulls(item) for key, item in kept.items()}
+    if isinstance(value, list | tuple):
         return [_without_nulls(item) for item in value]
-    return value
+    if isinstance(value, bytes):
+        return value.hex()
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    return value if isinstance(value, str | int | float | None) else str(value)
 
 
 def is_nan(value: Any) -> bool:

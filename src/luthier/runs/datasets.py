@@ -104,6 +104,8 @@ class Datasets:
             accepted = "at most 64 letters, digits, dots, hyphens and underscores"
             raise ConfigError(f"is {name!r}", where="dataset name", accepted=accepted)
         summary = keep(rows, self._contents).summary
+        if not summary.num_rows:
+            raise ConfigError("would have no row", where=name, accepted="one row or more")
         with self._lock():
             record = self._record(name)
             if not (self._contents / summary.sha256).is_dir():

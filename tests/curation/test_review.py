@@ -1,0 +1,199 @@
+"""Faults that a reader of the source found: each row of them, once and for all."""
+
+import json
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from luthier.curation import (
+    Checked,
+    FileSource,
+    Options,
+    Part,
+    add_files,
+    as_json,
+    check_rows,
+    data_report,
+    fix_version,
+    mask,
+    mix_versions,
+)
+from luthier.errors import ConfigError
+from luthier.runs import Datasets, NewRow, Origin
+
+SECRET = "ghp_abcdefghijklmnopqrstuvwxyz0123456789"
+MAIL = "anna.berg@firma.de"
+
+
+def checked(folder: Path, rows: list[Any], *skip: str) -> Checked:
+    place = folder / "rows.jsonl"
+    place.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return check_rows(FileSource({None: [place]}), Options(skip=skip))
+
+
+def names(result: Checked) -> set[str]:
+    return {problem.name for problem in result.problems}
+
+
+@pytest.mark.parametrize("labels", [["a"], ["a"] * 30, [f"l{i}" for i in range(30)]])
+def test_labels_that_cannot_be_doubted_do_not_end_the_check(
+    tmp_path: Path, labels: list[str]
+) -> None:
+    rows = [{"text": f"hello there {i}", "label": label} for i, label in enumerate(labels)]
+    assert checked(tmp_path, rows).num_rows == len(rows)
+
+
+def test_groups_are_written_as_json(tmp_path: Path) -> None:
+    rows = [{"text": f"t {i}", "label": "ab"[i % 2], "lang": "de" if i % 3 else "en"}
+            for i in range(40)]  # fmt: skip
+    report = data_report(
+        checked(tmp_path, rows), "x", datetime(2026, 1, 1, tzinfo=UTC), lambda p: ""
+    )
+    assert json.loads(as_json(report))["slices"] == {"lang": {"de": 26, "en": 14}}
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        {"name": "f", "parameters": {"type": "dict"}}, {"name": ["f"], "parameters": {}}, "light",
+        {"name": "f", "parameters": {"properties": {"a": {"pattern": "["}}}},
+        {"name": "f", "parameters": {"properties": {"a": {"multipleOf": 0}}}},
+        {"name": "f", "parameters": {"properties": {"a": {"pattern": "^(a+)+$"}}}},
+    ],
+)  # fmt: skip
+def test_any_schema_of_a_tool_is_survived(tmp_path: Path, tool: Any) -> None:
+    call = {"id": "c", "type": "function",
+            "function": {"name": "f", "arguments": json.dumps({"a": "a" * 40 + "!"})}}  # fmt: skip
+    number = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": 3}'}}
+    rows = [
+        {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": [one]}],
+         "tools": [{"type": "function", "function": tool}]}
+        for one in (call, number)
+    ]  # fmt: skip
+    assert checked(tmp_path, rows).num_rows == 2
+
+
+def test_columns_of_any_type_are_kept(tmp_path: Path) -> None:
+    table = pa.table({
+        "text": ["a"], "label": ["x"], "at": [datetime(2026, 1, 2, 3, 4)],
+        "day": [date(2026, 1, 2)],
+        "price": [Decimal("1.50")], "raw": [b"\x01\xff"], "nothing": [float("nan")], "n": [3],
+    })  # fmt: skip
+    parquet.write_table(table, tmp_path / "rows.parquet")
+    datasets = Datasets(tmp_path / "workspace")
+    version, _ = add_files(datasets, "rows", {None: [tmp_path / "rows.parquet"]})
+    (row,) = datasets.content(version).rows()
+    assert row.fields == {"text": "a", "label": "x", "at": "2026-01-02T03:04:00",
+                          "day": "2026-01-02", "price": "1.50", "raw": "01ff", "n": 3}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "a", "chosen": "b", "rejected": f"c {MAIL} {SECRET}"},
+        {"anchor": "a", "positive": "b", "negative": f"c {MAIL} {SECRET}"},
+        {"text": "a", "label": "b", "note": f"c {MAIL} {SECRET}"},
+    ],
+)
+def test_private_data_is_found_in_every_field(tmp_path: Path, row: dict[str, Any]) -> None:
+    result = checked(tmp_path, [row])
+    assert {"secrets", "personal-data"} <= names(result)
+    report = data_report(result, "x", datetime(2026, 1, 1, tzinfo=UTC), lambda p: "")
+    assert "anna" not in as_json(report)
+    assert "ghp_" not in as_json(report)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\u8bf7\u8054\u7cfbanna.berg@firma.cn\u8c22\u8c22", f"\u5bc6\u94a5\u662f{SECRET}\u3002",
+        "\u5361\u53f74111 1111 1111 1111\u7ed3\u675f", "card 2223 0031 2200 3222.",
+        "hf_abcdefghijklmnopqrstuvwxyzABCDEF", "sk-ant-api03-abcdefghijklmnopqrstuvwxyz",
+    ],
+)  # fmt: skip
+def test_masks_reach_beside_any_script(text: str) -> None:
+    assert "[" in mask(text)
+
+
+def test_names_of_groups_and_labels_are_masked(tmp_path: Path) -> None:
+    rows = [{"text": f"t {i}", "label": MAIL if i % 2 else "b", "owner": MAIL if i % 2 else "me"}
+            for i in range(100)]  # fmt: skip
+    report = data_report(
+        checked(tmp_path, rows), "x", datetime(2026, 1, 1, tzinfo=UTC), lambda p: ""
+    )
+    assert "anna" not in as_json(report)
+
+
+def test_long_runs_of_colons_take_little_time() -> None:
+    assert mask(":" * 40_000) == ":" * 40_000
+    assert mask("://a:b" * 5_000).startswith("://a")
+
+
+def test_what_is_mended_can_still_be_read(tmp_path: Path) -> None:
+    given = json.dumps({"card": 4111111111111111, "to": f"Dear\n{MAIL}"})
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": given}}
+    row = {"messages": [{"role": "user", "content": f"pay {MAIL}"},
+                        {"role": "assistant", "tool_calls": [call]}]}  # fmt: skip
+    datasets = Datasets(tmp_path / "workspace")
+    version, _ = datasets.add("rows", [NewRow(row, None, "x")], Origin("test"))
+    done = fix_version(datasets, version, ["personal-data"])
+    (kept,) = datasets.content(done.version).rows()
+    arguments = kept.fields["messages"][1]["tool_calls"][0]["function"]["arguments"]
+    assert json.loads(arguments) == {"card": "[CARD]", "to": "Dear\n[EMAIL]"}
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"prompt": "a", "completion": "b", "label": True},
+         {"prompt": "a", "completion": "c", "label": False}],
+        [{"prompt": "a", "chosen": "b", "rejected": "c"},
+         {"prompt": "a", "chosen": "d", "rejected": "e"}],
+        [{"anchor": "a", "positive": "b"}, {"anchor": "a", "positive": "c"}],
+        [{"text": "a", "labels": ["x", "y"]}, {"text": "b", "labels": ["y"]}],
+        [{"anchor": "a", "positive": "b", "negative": "c"},
+         {"anchor": "a", "positive": "b", "negative": "d"}],
+    ],
+)  # fmt: skip
+def test_layouts_with_several_answers_have_no_conflicts(tmp_path: Path, rows: list[Any]) -> None:
+    assert not {"conflicting-answers", "exact-duplicates"} & names(checked(tmp_path, rows))
+
+
+def test_test_rows_are_neither_left_out_nor_relabelled(tmp_path: Path) -> None:
+    held = [NewRow({"text": "a b c", "label": "x"}, "validation", "v"),
+            NewRow({"text": "a b c", "label": "x"}, "test", "t")]  # fmt: skip
+    learnt = [NewRow({"text": f"row {i}", "label": "y"}, "train", "l") for i in (1, 2, 2)]
+    datasets = Datasets(tmp_path / "workspace")
+    version, _ = datasets.add("rows", [*learnt, *held], Origin("test"))
+    done = fix_version(datasets, version, ["exact-duplicates"])
+    assert done.version.splits == {"train": 2, "validation": 1, "test": 1}
+
+
+def test_nothing_is_no_version(tmp_path: Path) -> None:
+    datasets = Datasets(tmp_path / "workspace")
+    with pytest.raises(ConfigError, match="would have no row"):
+        datasets.add("rows", [], Origin("test"))
+    version, _ = datasets.add("rows", [NewRow({"text": "a"}, "test", "t")], Origin("test"))
+    with pytest.raises(ConfigError, match="has no row to learn from"):
+        mix_versions(datasets, "mixed", [Part(version, 1.0)])
+    with pytest.raises(ConfigError, match="size"):
+        mix_versions(datasets, "mixed", [Part(version, 1.0)], size=-5)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Android is a system developed by Google for telephones.",
+        "PyTorch was created by Meta.",
+        "As an AI researcher, she wrote it.",
+        "My training data was split in two.",
+        "I can't help falling in love with you.",
+    ],
+)
+def test_what_is_no_refusal_stays(tmp_path: Path, answer: str) -> None:
+    assert "refusals" not in names(checked(tmp_path, [{"prompt": "q", "completion": answer}]))
