@@ -15,6 +15,7 @@ from luthier.curation import (
     FileSource,
     Options,
     Part,
+    Shares,
     add_files,
     as_json,
     check_rows,
@@ -22,8 +23,9 @@ from luthier.curation import (
     fix_version,
     mask,
     mix_versions,
+    split_version,
 )
-from luthier.errors import ConfigError
+from luthier.errors import ConfigError, DataError
 from luthier.runs import Datasets, NewRow, Origin
 
 SECRET = "ghp_abcdefghijklmnopqrstuvwxyz0123456789"
@@ -197,3 +199,35 @@ def test_nothing_is_no_version(tmp_path: Path) -> None:
 )
 def test_what_is_no_refusal_stays(tmp_path: Path, answer: str) -> None:
     assert "refusals" not in names(checked(tmp_path, [{"prompt": "q", "completion": answer}]))
+
+
+def test_labels_of_few_rows_have_test_rows_too(tmp_path: Path) -> None:
+    rows = [
+        {"text": f"{i} {i * 7919} text of label {i % 20}", "label": f"l{i % 20}"}
+        for i in range(100)
+    ]
+    datasets = Datasets(tmp_path / "workspace")
+    version, _ = datasets.add("rows", (NewRow(r, None, "x") for r in rows), Origin("test"))
+    done = split_version(datasets, version, Shares(0.1, 0.1, "label", alike=1))
+    assert done.version.splits == {"train": 80, "validation": 10, "test": 10}
+    assert done.empty == ()
+    few, _ = datasets.add("few", (NewRow(r, None, "x") for r in rows[:2]), Origin("test"))
+    assert "test" in split_version(datasets, few, Shares(0.1, 0.1, "label", alike=1)).empty
+
+
+def test_all_rows_that_are_too_long_are_counted(tmp_path: Path) -> None:
+    rows = [{"prompt": f"q {i}", "completion": "a" * (30_000 if i < 300 else 20) + f" {i}."}
+            for i in range(1000)]  # fmt: skip
+    place = tmp_path / "rows.jsonl"
+    place.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (problem,) = check_rows(FileSource({None: [place]}), Options(only=["lengths"])).problems
+    assert problem.positions.tolist() == [*range(300)]
+    assert len(problem.cases) == 200
+
+
+def test_splits_in_files_of_different_kinds_are_not_lost(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train.jsonl").write_text('{"text": "a", "label": "b"}\n', encoding="utf-8")
+    (tmp_path / "set" / "test.csv").write_text("text,label\nc,d\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"holds \.csv, \.jsonl files, of different splits"):
+        add_files(Datasets(tmp_path / "workspace"), "rows", {None: [str(tmp_path / "set")]})

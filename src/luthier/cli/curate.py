@@ -73,7 +73,7 @@ def check(
     options = _options(settings, out.print)
     with Counted(out, "rows", total) as counted:
         checked = check_rows(source, options, counted.show)
-    adding, mending = _mending(source)
+    adding, mending = _mending(source, settings)
     _print(checked, mending, out.print)
     if adding and any(problem.fix for problem in checked.problems):
         out.print(f"to mend them, make the files a version first: {adding}")
@@ -147,6 +147,8 @@ def split(
     parts = ", ".join(f"{number:,} {name}" for name, number in done.version.splits.items())
     said = "" if done.is_new else ", as before"
     out.print(f"{done.version.reference}  {parts}, in {done.num_groups:,} groups{said}")
+    for name in done.empty:
+        out.print(f"no row fell into {name}: too few groups, or rows that keep the split they have")
     if done.num_left_out:
         out.print(
             f"left out: {done.num_left_out:,} new rows that ask nearly what held-out rows ask"
@@ -265,7 +267,7 @@ def _source(
     return FileSource(splits), ", ".join(path.name for path in named), None
 
 
-def _mending(source: "RowSource") -> "tuple[str, Callable[[Problem], str]]":
+def _mending(source: "RowSource", settings: list[str]) -> "tuple[str, Callable[[Problem], str]]":
     """What makes files a version, which alone can be mended, and what mends a problem of it."""
     from luthier.curation import FileSource, VersionSource
 
@@ -279,7 +281,13 @@ def _mending(source: "RowSource") -> "tuple[str, Callable[[Problem], str]]":
             for path in paths
         ]
         adding = f"luthier data add NAME {' '.join(parts)}"
-    return adding, lambda problem: f"luthier data fix {name} {problem.name}" if problem.fix else ""
+    kept = (f" --set {shlex.quote(s)}" for s in settings if s.startswith(("alike=", "region=")))
+    options = "".join(kept)
+
+    def command(problem: "Problem") -> str:
+        return f"luthier data fix {name} {problem.name}{options}" if problem.fix else ""
+
+    return adding, command
 
 
 def _both(adding: str, mending: "Callable[[Problem], str]") -> "Callable[[Problem], str]":

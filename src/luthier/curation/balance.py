@@ -137,7 +137,7 @@ class LengthCheck:
     def __init__(self, measure: Measure | None = None, limit: int | None = None) -> None:
         self._measure, self._limit = measure, limit
         self.unit = "tokens" if measure else "characters"
-        self._lengths = Growing(np.int32)
+        self._lengths, self._positions = Growing(np.int32), Growing(np.int64)
         self._longest: list[tuple[int, Seen]] = []
         self._too_long = Gathered(LONG)
 
@@ -146,6 +146,7 @@ class LengthCheck:
         said = ["\n".join(row.texts) for row in rows]
         lengths = self._measure(said) if self._measure else [len(text) for text in said]
         self._lengths.extend(np.asarray(lengths, dtype=np.int32))
+        self._positions.extend([row.position for row in rows])
         for row, length in zip(rows, lengths, strict=True):
             if self._limit and length > self._limit:
                 detail = f"{length:,} {self.unit}, of {self._limit:,} that the model takes"
@@ -165,12 +166,14 @@ class LengthCheck:
         if len(self._lengths) < 100:
             return
         median = float(np.median(self.lengths))
-        outlying = Gathered(OUTLYING)
-        for length, row in self._longest:
-            if length > max(OUTLYING_TIMES * median, 1000):
-                detail = f"{length:,} {self.unit}, the median is {median:,.0f}"
-                outlying.add(row, row.question or row.answer, detail)
-        yield from outlying.problem()
+        limit = max(OUTLYING_TIMES * median, 1000)
+        cases = [
+            Case(row.position, row.place, excerpt(row.question or row.answer),
+                 f"{length:,} {self.unit}, the median is {median:,.0f}")
+            for length, row in self._longest if length > limit
+        ]  # fmt: skip
+        if cases:
+            yield problem_of(OUTLYING, self._positions.array[self.lengths > limit], cases)
 
 
 class LanguageCheck:

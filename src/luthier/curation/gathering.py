@@ -84,7 +84,15 @@ def _rows_among(names: Sequence[str]) -> list[str]:
     if len(kinds) > 1:
         # A Hub dataset may hold the same rows in several kinds of files.
         best = next(kind for kind in (".parquet", ".arrow", ".jsonl", *READERS) if kind in kinds)
+        others = {_split(name) for name in kept if kind_of(Path(name)) != best}
         kept = [name for name in kept if kind_of(Path(name)) == best]
+        missing = others - {_split(name) for name in kept}
+        if missing:
+            raise DataError(
+                f"holds {', '.join(sorted(kinds))} files, of different splits",
+                accepted="one kind of file, or the same splits in each",
+                advice="name the files one by one, with --validation and --test",
+            )
     return kept
 
 

@@ -61,6 +61,8 @@ class Parted:
     num_left_out: int
     """New rows that ask nearly what held-out rows ask."""
     num_groups: int
+    empty: tuple[str, ...]
+    """Splits that were asked for, and that no row fell into."""
 
 
 @dataclass
@@ -105,7 +107,9 @@ def split_version(
         "left out": left_out,
     }  # fmt: skip
     new, is_new = datasets.add(version.name, parted(), Origin("split", version.reference, details))
-    return Parted(new, is_new, left_out, len(np.unique(groups)))
+    wanted = {"test": shares.test, "validation": shares.validation, "train": 1.0}
+    empty = tuple(name for name, share in wanted.items() if share and not new.splits.get(name))
+    return Parted(new, is_new, left_out, len(np.unique(groups)), empty)
 
 
 def _looked_at(
@@ -194,16 +198,17 @@ def _chosen(
         labels = Counter(rows.values[row] for row in members[group])
         strata[labels.most_common(1)[0][0] if shares.by == "label" else ""].append(group)
     positions = {group: _position(rows, own) for group, own in members.items()}
-    for own in strata.values():
+    owed = {"test": 0.0, "validation": 0.0}
+    for _, own in sorted(strata.items()):
         if shares.by in ("hash", "group"):
             yield from _by_position(own, positions, wanted)
         elif shares.by == "label":
-            yield from _in_order(sorted(own, key=positions.__getitem__), members, wanted)
+            yield from _in_order(sorted(own, key=positions.__getitem__), members, wanted, owed)
         else:
             # Its earliest row says where a group stands; the latest groups are the test.
             times = {g: min(_time(rows.values[row]) for row in members[g]) for g in own}
             latest = sorted(own, key=lambda g: (times[g], positions[g]), reverse=True)
-            yield from _in_order(latest, members, wanted)
+            yield from _in_order(latest, members, wanted, owed)
 
 
 def _position(rows: _Rows, own: Sequence[int]) -> float:
@@ -224,18 +229,27 @@ def _by_position(
 
 
 def _in_order(
-    groups: Sequence[int], members: dict[int, list[int]], wanted: dict[str, float]
+    groups: Sequence[int],
+    members: dict[int, list[int]],
+    wanted: dict[str, float],
+    owed: dict[str, float],
 ) -> Iterator[tuple[Split, list[int]]]:
-    """The first groups are the test, the next validation, until each has its share of the rows."""
+    """The first groups are the test, the next validation, until each has its share of the rows.
+
+    What is too small to be divided is owed, and paid by the groups of the next call.
+    """
     total = sum(len(members[group]) for group in groups)
     found: dict[Split, list[int]] = {"test": [], "validation": [], "train": []}
-    done = 0
-    ends = (wanted["test"] * total, (wanted["test"] + wanted["validation"]) * total)
+    waiting: list[Split] = ["test", "validation"]
+    for split in waiting:
+        owed[split] += wanted[split] * total
     for group in groups:
-        middle = done + len(members[group]) / 2
-        split: Split = "test" if middle < ends[0] else "validation" if middle < ends[1] else "train"
-        found[split].append(group)
-        done += len(members[group])
+        size = len(members[group])
+        while waiting and owed[waiting[0]] < size / 2:
+            waiting.pop(0)
+        if waiting:
+            owed[waiting[0]] -= size
+        found[waiting[0] if waiting else "train"].append(group)
     yield from found.items()
 
 
