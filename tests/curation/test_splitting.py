@@ -130,13 +130,14 @@ def test_a_test_stays_as_it_is_when_rows_are_added(tmp_path: Path) -> None:
         ({"by": "colour"}, "'colour'"),
         ({"by": "hash", "column": "x"}, "'hash:x'"),
         ({"alike": 0.1}, "0.3 to 1"),
-        ({"by": "time", "column": "hour"}, "has no hour; expected day"),
+        ({"by": "time", "column": "hour"}, "has no hour; expected at, day"),
+        ({"by": "time", "column": "at"}, "at is '22/11/2026'; expected a number, or a date"),
     ],
 )
 def test_shares_that_cannot_be_are_refused(
     tmp_path: Path, shares: dict[str, Any], said: str
 ) -> None:
-    datasets, version = kept(tmp_path, [row(i, day=i) for i in range(10)])
+    datasets, version = kept(tmp_path, [row(i, day=i, at="22/11/2026") for i in range(10)])
     with pytest.raises(ConfigError, match=said):
         split_version(datasets, version, Shares(**shares))
 

@@ -6,6 +6,8 @@ keep it; where there are test rows, they stay the test: of new rows, those that 
 held-out row asks are left out.
 """
 
+import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +24,7 @@ from luthier.errors import ConfigError
 from luthier.runs import Datasets, NewRow, Origin, Version
 
 WAYS = ("hash", "label", "group", "time")
+ISO = re.compile(r"\d{4}-\d\d(?:-\d\d)?(?:[T ].*)?$")
 Numbers = npt.NDArray[np.int64]
 
 
@@ -140,6 +143,9 @@ def _value(row: Seen, shares: Shares) -> str:
     if value is None:
         known = ", ".join(sorted(row.example.slices)) or "none: rows have no other columns"
         raise ConfigError(f"has no {shares.column}", where=row.place, accepted=known)
+    if shares.by == "time" and not ISO.match(value) and _number(value) is None:
+        accepted = "a number, or a date as ISO 8601 writes it: 2026-11-22"
+        raise ConfigError(f"{shares.column} is {value!r}", where=row.place, accepted=accepted)
     return value
 
 
@@ -255,7 +261,13 @@ def _in_order(
 
 def _time(value: str) -> tuple[int, float, str]:
     """Numbers by size; dates as ISO 8601 writes them are in order as texts."""
+    number = _number(value)
+    return (1, 0.0, value) if number is None else (0, number, "")
+
+
+def _number(value: str) -> float | None:
     try:
-        return (0, float(value), "")
+        found = float(value)
     except ValueError:
-        return (1, 0.0, value)
+        return None
+    return found if math.isfinite(found) else None
