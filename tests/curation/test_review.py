@@ -231,3 +231,13 @@ def test_splits_in_files_of_different_kinds_are_not_lost(tmp_path: Path) -> None
     (tmp_path / "set" / "test.csv").write_text("text,label\nc,d\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"holds \.csv, \.jsonl files, of different splits"):
         add_files(Datasets(tmp_path / "workspace"), "rows", {None: [str(tmp_path / "set")]})
+
+
+def test_labels_of_test_rows_are_spelled_as_others(tmp_path: Path) -> None:
+    rows = [NewRow({"text": f"row {i}", "label": "spam" if i % 2 else "ham"}, "train", "l")
+            for i in range(20)]  # fmt: skip
+    held = NewRow({"text": "another", "label": "Spam "}, "test", "t")
+    datasets = Datasets(tmp_path / "workspace")
+    version, _ = datasets.add("rows", [*rows, held], Origin("test"))
+    done = fix_version(datasets, version, ["label-spellings"])
+    assert [*datasets.content(done.version).rows()][-1].fields["label"] == "spam"

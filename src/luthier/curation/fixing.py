@@ -104,7 +104,8 @@ def _plan(
     plan = _Plan(options.region, checked.usual, suggested=checked.suggested)
     for problem in problems:
         for position in problem.positions.tolist():
-            if position in held_out and problem.fix in ("drop", "relabel"):
+            is_guess = problem.fix == "drop" or RULES[problem.name] is _relabelled
+            if position in held_out and is_guess:
                 continue
             if problem.fix == "drop":
                 plan.dropped.setdefault(position, problem.name)

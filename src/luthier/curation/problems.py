@@ -11,7 +11,7 @@ from luthier.curation.looking import Growing, Seen
 from luthier.curation.privacy import excerpt
 
 Severity = Literal["error", "warning", "note"]
-Fix = Literal["drop", "mask", "normalise", "relabel", "split", ""]
+Fix = Literal["drop", "mask", "normalise", "relabel", ""]
 Positions = npt.NDArray[np.int64]
 
 MAX_CASES = 200
