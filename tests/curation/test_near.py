@@ -1,5 +1,6 @@
 """Near duplicates, common runs and masks beside plain ways of finding them."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luthier.curation import find_private, mask
+from luthier.curation import FileSource, find_private, looking, mask
 from luthier.curation.leaks import PIECE, longest_run, sampled_pieces
 from luthier.curation.looking import Growing, Spool
 from luthier.curation.near import BLOCK, find_alike, piece_set, similarity
@@ -182,3 +183,21 @@ def test_blocks_are_smaller_than_files(tmp_path: Path) -> None:
         spool.add(texts)
         groups = find_alike(spool, 0.99)
     assert all(groups[i] == groups[i % (BLOCK + 7)] for i in range(len(texts)))
+
+
+def test_blocks_hold_few_long_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looking, "BLOCK_SIZE", 100)
+    lengths = [10, 90, 5, 300, 40, 40, 40, 1]
+    path = tmp_path / "rows.jsonl"
+    path.write_text(
+        "".join(json.dumps({"text": f"{i}" * length}) + "\n" for i, length in enumerate(lengths))
+    )
+    source = FileSource({None: [path]})
+    blocks = [[len(row.answer) for row in block] for block in looking.seen(source, print)]
+    assert [length for block in blocks for length in block] == lengths
+    assert all(len(block) == 1 or sum(block) <= 100 for block in blocks)
+    assert len(blocks) == 5
+    with Spool() as spool:
+        spool.add(["x" * length for length in lengths])
+        parts = [(first, [len(text) for text in texts]) for first, texts in spool.blocks()]
+    assert parts == [(0, [10, 90]), (2, [5]), (3, [300]), (4, [40, 40]), (6, [40, 1])]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from luthier.models.head import Head
-from luthier.models.head_kernels import candidates, choose, fastest, native, ours
+from luthier.models.head_kernels import HeadSum, candidates, choose, fastest, native, ours
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs a CUDA GPU"
@@ -21,7 +21,7 @@ def batch(device: str, *, is_trained: bool) -> tuple[Tensor, Head, Tensor]:
     return hidden, Head(weight), torch.randint(300, (50,), device=device)
 
 
-def late(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
+def late(hidden: Tensor, head: Head, targets: Tensor) -> HeadSum:
     """Ours, slowly, so that any other that is right is chosen."""
     time.sleep(0.05)
     return ours(hidden, head, targets)
@@ -32,12 +32,14 @@ def late(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
 def test_all_kernels_agree(device: str, is_trained: bool) -> None:
     hidden, head, targets = batch(device, is_trained=is_trained)
     inputs = [hidden, head.weight] if is_trained else [hidden]
-    expected = ours(hidden, head, targets)
+    expected, each = ours(hidden, head, targets)
+    assert each is not None
+    torch.testing.assert_close(each.sum(), expected.detach(), rtol=1e-5, atol=1e-4)
     slopes = torch.autograd.grad(expected, inputs)
     kernels = candidates(head, torch.device(device))
     assert native in kernels
     for kernel in kernels:
-        found = kernel(hidden, head, targets)
+        found, _ = kernel(hidden, head, targets)
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
         for a, b in zip(torch.autograd.grad(found, inputs), slopes, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
@@ -46,16 +48,16 @@ def test_all_kernels_agree(device: str, is_trained: bool) -> None:
 def test_what_is_wrong_or_cannot_run_is_not_chosen() -> None:
     hidden, head, targets = batch("cpu", is_trained=False)
 
-    def wrong(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
-        return hidden.sum()
+    def wrong(hidden: Tensor, head: Head, targets: Tensor) -> HeadSum:
+        return hidden.sum(), None
 
-    def broken(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
+    def broken(hidden: Tensor, head: Head, targets: Tensor) -> HeadSum:
         raise RuntimeError("not on this device")
 
-    def misled(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
+    def misled(hidden: Tensor, head: Head, targets: Tensor) -> HeadSum:
         """The loss, with half of its gradient."""
-        loss = ours(hidden, head, targets)
-        return loss / 2 + loss.detach() / 2
+        loss, each = ours(hidden, head, targets)
+        return loss / 2 + loss.detach() / 2, each
 
     assert fastest([late, wrong, broken, misled], hidden, head, targets) is late
 

@@ -246,3 +246,33 @@ def test_names_with_dots_are_datasets(folder: Path) -> None:
     assert "48 rows" in luthier(folder, "data", "check", "my.data").out
     assert luthier(folder, "data", "tag", "my.data", "v1.2").code == 0
     assert "48 rows" in luthier(folder, "data", "check", "my.data@v1.2").out
+
+
+def test_rows_are_chosen_by_how_a_run_learnt_them(folder: Path) -> None:
+    write_encoder(folder / "model", sentence="mean_tokens")
+    luthier(folder, "data", "add", "things", "train.jsonl", "--test", "held.jsonl")
+    recipe = {
+        "name": "things", "model": "./model", "data": "dataset:things",
+        "method": {"kind": "classify", "stages": "one"},
+        "training": {"epochs": 3, "order": "given"},
+        "evaluation": {"resamples": 200}, "runtime": {"dtype": "float32", "threads": 1},
+    }  # fmt: skip
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    assert luthier(folder, "train", "recipe.yaml").code == 0
+    done = luthier(folder, "data", "map", "things", "--output", "map.png")
+    assert done.code == 0, done.error
+    assert "3 passes" in done.out
+    assert (folder / "map.png").read_bytes()[:4] == b"\x89PNG"
+    told = json.loads(luthier(folder, "data", "map", "things", "--json").out)
+    hard = sum(row["learning"] == "hard" for row in told.values())
+    chosen = luthier(
+        folder, "data", "select", "things", "--where", "learning == 'hard'", "--set", "run=things",
+        "--set", "split=train", "--set", "order=loss", "--set", "name=hard",
+    )  # fmt: skip
+    assert chosen.code == 0, chosen.error
+    (version,) = json.loads(luthier(folder, "data", "log", "hard", "--json").out)
+    assert version["splits"]["train"] >= hard > 0
+    assert version["splits"]["test"] == 16
+    refused = luthier(folder, "data", "map", "things", "--output", "map.svg")
+    assert refused.code == 2
+    assert ".png" in refused.error

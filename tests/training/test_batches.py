@@ -55,3 +55,12 @@ def test_micro_batches_hold_every_example_within_the_budget(
         assert len(group) == 1 or sum(lengths[i] for i in group) <= budget
     sizes = [sum(lengths[i] for i in group) for group in groups]
     assert sizes == sorted(sizes, reverse=True)
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=40), st.integers(1, 9), st.integers(1, 3))
+def test_a_given_order_is_kept_in_every_epoch(
+    lengths: list[int], batch_size: int, epochs: int
+) -> None:
+    plan = StepPlan(tuple(lengths), batch_size, epochs, 0, 200, order="given")
+    taken = [i for step in range(plan.num_steps) for i in plan.examples_of(step)]
+    assert taken == [*range(len(lengths))] * epochs

@@ -11,6 +11,7 @@ import typer
 
 from luthier.cli import (
     browse,
+    cartography,
     check,
     curate,
     data,
@@ -69,6 +70,7 @@ data.app.command("fix")(curate.fix)
 data.app.command("split")(curate.split)
 data.app.command("select")(curate.select)
 data.app.command("mix")(curate.mix)
+data.app.command("map")(cartography.map_rows)
 data.app.command("import")(use.import_logs)
 data.app.command("accept")(use.accept)
 data.app.command("grow")(use.grow)

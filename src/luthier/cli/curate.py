@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from luthier.cli.cartography import how_learnt
 from luthier.cli.data import Name, Reference
 from luthier.cli.options import DEFAULT_WORKSPACE, WorkspaceFolder
 from luthier.cli.screen import Counted, console
@@ -170,7 +171,9 @@ def select(
             "--set",
             metavar="NAME=VALUE",
             help="limit=1000; sample=random or diverse (as many of every kind); order=EXPRESSION "
-            "(the smallest first); split=train (others stay as they are); name=NEW.",
+            "(the smallest first); split=train (others stay as they are); name=NEW; run=RUN (what "
+            "it noted of its rows can be asked for: loss, confidence, variability, and learning, "
+            "which is easy, ambiguous, hard or unseen).",
         ),
     ] = [],  # noqa: B006
     workspace: WorkspaceFolder = DEFAULT_WORKSPACE,
@@ -181,9 +184,12 @@ def select(
 
     datasets = Datasets(workspace)
     given = read_settings(
-        settings, {"limit": int, "sample": str, "order": str, "split": str, "name": str}
+        settings,
+        {"limit": int, "sample": str, "order": str, "split": str, "name": str, "run": str},
     )
     name = given.pop("name", "")
+    if "run" in given:
+        given["run"], given["learnt"] = how_learnt(given["run"], workspace)
     selection = Selection(where=where, **given)
     version, is_new = select_version(datasets, datasets.find(reference), selection, name)
     said = "" if is_new else " holds exactly these rows already"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         import_logs,
         read_decisions,
     )
+    from luthier.curation.cartography import Learnt, learnt_in
     from luthier.curation.checking import CHECKS, Checked, Options, check_rows, read_options
     from luthier.curation.differing import Difference, differ
     from luthier.curation.exporting import export_version
@@ -41,14 +42,12 @@ _MODULES = {
     "candidates": (
         "Accepted",
         "Decision",
-        "Grown",
-        "Growth",
         "Imported",
         "decide",
-        "grow_version",
         "import_logs",
         "read_decisions",
     ),
+    "cartography": ("Learnt", "learnt_in"),
     "checking": ("CHECKS", "Checked", "Options", "check_rows", "read_options"),
     "differing": ("Difference", "differ"),
     "exporting": ("export_version",),
@@ -75,6 +74,7 @@ __all__ = [
     "Grown",
     "Growth",
     "Imported",
+    "Learnt",
     "Measure",
     "Options",
     "Part",
@@ -97,6 +97,7 @@ __all__ = [
     "fix_version",
     "grow_version",
     "import_logs",
+    "learnt_in",
     "mask",
     "mix_versions",
     "read_decisions",

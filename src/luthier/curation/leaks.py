@@ -6,13 +6,14 @@ missed in less than one of 3,000 cases. What many rows share is a template, and 
 with a common piece the longest common run is measured exactly.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from luthier.curation.looking import Spool
+from luthier.curation.looking import Growing, Spool
 
 PIECE = 40
 SAMPLED = np.uint64(7)
@@ -24,63 +25,82 @@ LEAST_SHARE = 0.5
 TABLE_BITS = 24
 FACTOR = 0x9E3779B97F4A7C15
 
+HITS = np.dtype([("piece", "<u4"), ("row", "<i8")])
+"""Number of a piece, and a training row that holds it."""
+
 Hashes = npt.NDArray[np.uint64]
+Numbers = npt.NDArray[np.int64]
 
 
 def find_runs(
-    spool: Spool, held_out: Sequence[int], taught: npt.NDArray[np.bool_]
+    spool: Spool, held_out: Numbers, taught: npt.NDArray[np.bool_]
 ) -> Iterator[tuple[int, int, str]]:
     """Held-out row, training row and the longest run they share; numbers are those of the spool."""
-    pieces, owners = _held_pieces(spool, held_out)
-    if not len(pieces):
+    held = _HeldPieces(spool, held_out)
+    if not len(held.pieces):
         return
-    shared, counts = _shared(spool, pieces, owners, taught)
-    for row in sorted(shared):
-        rare = Counter[int]()
-        for piece, others in shared[row].items():
-            if counts[piece] <= TEMPLATE:
-                rare.update(others)
+    counts, hits = _hits(spool, held, taught)
+    is_template = counts > TEMPLATE
+    # Rows that hold a piece side by side.
+    order = np.argsort(hits["piece"], kind="stable")
+    found, rows = hits["piece"][order], hits["row"][order]
+    for row, own in held.by_row():
+        rare = own[(counts[own] > 0) & ~is_template[own]]
+        starts, ends = (np.searchsorted(found, rare, side) for side in ("left", "right"))
+        others = Counter[int]()
+        for start, end in zip(starts, ends, strict=True):
+            others.update(rows[start:end].tolist())
+        if not others:
+            continue
         asked = spool.content(row)
-        own = _own(asked, {piece for piece in shared[row] if counts[piece] > TEMPLATE})
-        for other, _ in rare.most_common(TEMPLATE):
+        is_own = _own(asked, set(held.pieces[own[is_template[own]]].tolist()))
+        for other, _ in others.most_common(TEMPLATE):
             start, end = longest_run(asked, spool.content(other))
-            of_run = int(own[start:end].sum())
-            if of_run >= max(PIECE, LEAST_SHARE * own.sum()):
+            if is_own[start:end].sum() >= max(PIECE, LEAST_SHARE * is_own.sum()):
                 yield row, other, asked[start:end].decode("utf-8", "ignore")
 
 
-def _held_pieces(spool: Spool, held_out: Sequence[int]) -> tuple[Hashes, npt.NDArray[np.int64]]:
-    """Sampled pieces of held-out texts, sorted, and whose each is."""
-    found, owners = [], []
-    for row in held_out:
-        own = np.unique(sampled_pieces(spool.content(row)))
-        found.append(own)
-        owners.append(np.full(len(own), row, np.int64))
-    if not found:
-        return np.empty(0, np.uint64), np.empty(0, np.int64)
-    pieces, whose = np.concatenate(found), np.concatenate(owners)
-    order = np.argsort(pieces, kind="stable")
-    return pieces[order], whose[order]
+class _HeldPieces:
+    """Sampled pieces of held-out texts, each once, and whose they are."""
+
+    def __init__(self, spool: Spool, held_out: Numbers) -> None:
+        found, owners = Growing(np.uint64), Growing(np.int64)
+        for row in held_out.tolist():
+            own = np.unique(sampled_pieces(spool.content(row)))
+            found.extend(own)
+            owners.extend(np.full(len(own), row))
+        self.pieces: Hashes
+        self.pieces, self._numbers = np.unique(found.array, return_inverse=True)
+        self._owners = owners.array
+
+    def by_row(self) -> Iterator[tuple[int, Numbers]]:
+        """Each row that has any, and the numbers of its pieces."""
+        starts = np.flatnonzero(np.append(True, np.diff(self._owners) != 0))
+        for start, end in zip(starts, [*starts[1:], len(self._owners)], strict=True):
+            yield int(self._owners[start]), self._numbers[start:end]
 
 
-def _shared(
-    spool: Spool, pieces: Hashes, owners: npt.NDArray[np.int64], taught: npt.NDArray[np.bool_]
-) -> tuple[dict[int, dict[int, list[int]]], Counter[int]]:
-    """Held-out row -> piece -> training rows that hold it; and how many hold each."""
+def _hits(
+    spool: Spool, held: _HeldPieces, taught: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.uint32], npt.NDArray[Any]]:
+    """How many training rows hold each piece, and the first few that do."""
     table = np.zeros(2**TABLE_BITS, dtype=bool)
-    table[pieces >> np.uint64(64 - TABLE_BITS)] = True
-    shared: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
-    counts = Counter[int]()
+    table[held.pieces >> np.uint64(64 - TABLE_BITS)] = True
+    counts = np.zeros(len(held.pieces), np.uint32)
+    hits = Growing(HITS)
     for number, content in _taught_texts(spool, taught):
         own = sampled_pieces(content)
         own = np.unique(own[table[own >> np.uint64(64 - TABLE_BITS)]])
-        starts = np.searchsorted(pieces, own)
-        ends = np.searchsorted(pieces, own, side="right")
-        for piece, start, end in zip(own.tolist(), starts, ends, strict=True):
-            counts[piece] += start < end
-            for owner in owners[start:end].tolist() if counts[piece] <= TEMPLATE + 1 else ():
-                shared[owner][piece].append(number)
-    return shared, counts
+        places = np.minimum(np.searchsorted(held.pieces, own), len(held.pieces) - 1)
+        places = places[held.pieces[places] == own]
+        if not len(places):
+            continue
+        counts[places] += 1
+        few = places[counts[places] <= TEMPLATE]
+        found = np.empty(len(few), HITS)
+        found["piece"], found["row"] = few, number
+        hits.extend(found)
+    return counts, hits.array
 
 
 def _taught_texts(spool: Spool, taught: npt.NDArray[np.bool_]) -> Iterator[tuple[int, bytes]]:

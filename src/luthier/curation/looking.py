@@ -9,7 +9,6 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -31,8 +30,8 @@ from luthier.data import (
 )
 from luthier.runs import Content
 
-BLOCK = 2048
-"""Rows that are looked at together."""
+BLOCK, BLOCK_SIZE = 2048, 2**24
+"""Rows that are looked at together, and characters (or bytes) at most unless it is one row."""
 NO_WORDS = frozenset(("role", "id", "type", "tool_call_id"))
 """Fields whose texts are no words."""
 INSTRUCTIONS = ("system", "developer")
@@ -109,8 +108,16 @@ class VersionSource(RowSource):
 
 def seen(source: RowSource, report: Report) -> Iterator[list[Seen]]:
     """All rows that are examples, in blocks; positions count those that are none too."""
-    rows = _seen_one_by_one(source, report)
-    while block := list(islice(rows, BLOCK)):
+    block: list[Seen] = []
+    size = 0
+    for row in _seen_one_by_one(source, report):
+        length = len(row.question) + len(row.answer)
+        if block and (len(block) == BLOCK or size + length > BLOCK_SIZE):
+            yield block
+            block, size = [], 0
+        block.append(row)
+        size += length
+    if block:
         yield block
 
 
@@ -196,11 +203,19 @@ class Spool:
         """One of them."""
         return self.content(number).decode("utf-8", "surrogatepass")
 
-    def blocks(self, size: int = BLOCK) -> Iterator[tuple[int, list[bytes]]]:
-        """All, in order and in UTF-8: the number of the first, and some."""
-        for first in range(0, len(self), size):
-            last = min(len(self), first + size)
-            start, end = self._bounds(first, last)
+    def size(self, number: int) -> int:
+        """Bytes of one of them."""
+        start, end = self._bounds(number, number + 1)
+        return end - start
+
+    def blocks(self, most: int = BLOCK) -> Iterator[tuple[int, list[bytes]]]:
+        """All, in order and in UTF-8: the number of the first, and so many at most."""
+        last = 0
+        while last < len(self):
+            first, (start, _) = last, self._bounds(last, last)
+            fitting = np.searchsorted(self._ends.array, np.uint64(start + BLOCK_SIZE), "right")
+            last = min(first + most, max(first + 1, int(fitting)))
+            _, end = self._bounds(first, last)
             block = os.pread(self._flushed(), end - start, start)
             ends = [int(e) - start for e in self._ends.array[first:last]]
             yield first, [block[a:b] for a, b in zip([0, *ends], ends, strict=False)]

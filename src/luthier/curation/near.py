@@ -26,6 +26,8 @@ PAIRS = 2**16
 """Sketches that are compared at once."""
 BLOCK = 256
 """Texts whose pieces are hashed together, so that they stay in a processor's cache."""
+REMEMBERED, SHORT = 2**12, 2**13
+"""Texts whose pieces are remembered, and bytes of a text that may be."""
 SEED = 20
 
 Hashes = npt.NDArray[np.uint32]
@@ -45,7 +47,7 @@ def find_alike(spool: Spool, threshold: float = THRESHOLD) -> Groups:
         bands[:, first : first + len(texts)] = bands_of(minima)
         sketches[first : first + len(texts)] = minima.T
     parents = np.arange(len(spool), dtype=np.int64)
-    pieces = lru_cache(2**12)(lambda number: piece_set(spool.content(number)))
+    pieces = piece_sets(spool)
     for column in range(BANDS):
         _join_band(bands[column], sketches, parents, pieces, threshold)
     return _roots(parents)
@@ -127,6 +129,16 @@ def bands_of(minima: Hashes) -> Hashes:
     for row in range(BAND_ROWS):
         found = _mixed(found * np.uint32(31) + minima[row::BAND_ROWS])
     return found
+
+
+def piece_sets(spool: Spool) -> Callable[[int], Hashes]:
+    """What gives the pieces of each text; those of the last few short ones are remembered."""
+
+    def found(number: int) -> Hashes:
+        return piece_set(spool.content(number))
+
+    remembered = lru_cache(REMEMBERED)(found)
+    return lambda number: (remembered if spool.size(number) <= SHORT else found)(number)
 
 
 def piece_set(text: bytes) -> Hashes:

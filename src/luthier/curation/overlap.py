@@ -4,10 +4,8 @@ Rows are remembered as hashes of what they ask and answer, their texts in a spoo
 same where both are equal, nearly the same where the questions are alike and the answers equal.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, ClassVar
 
@@ -16,7 +14,7 @@ import numpy.typing as npt
 
 from luthier.curation.leaks import find_runs
 from luthier.curation.looking import Growing, Seen, Spool, folded
-from luthier.curation.near import THRESHOLD, find_alike, piece_set, similarity
+from luthier.curation.near import THRESHOLD, find_alike, piece_sets, similarity
 from luthier.curation.privacy import excerpt
 from luthier.curation.problems import MAX_CASES, Case, Kind, Problem, problem_of
 from luthier.data import Chat, Example, Labelled, Pair, Text, canonical, prompt_key
@@ -51,8 +49,9 @@ HASHES = np.dtype(
 
 Numbers = npt.NDArray[np.int64]
 Records = npt.NDArray[Any]
-Pairs = list[tuple[int, int]]
-"""Rows, by number, each with another."""
+Flags = npt.NDArray[np.bool_]
+OTHERS = np.dtype([("number", "<i8"), ("other", "<i8"), ("measure", "<f4")])
+"""Rows, by number, each with another, and how alike they are."""
 
 
 @dataclass
@@ -71,7 +70,7 @@ class OverlapCheck:
     _hashes: Growing = field(default_factory=lambda: Growing(HASHES))
 
     def __post_init__(self) -> None:
-        self._pieces = lru_cache(2**12)(lambda number: piece_set(self.spool.content(number)))
+        self._pieces = piece_sets(self.spool)
 
     def see(self, rows: Sequence[Seen]) -> None:
         """Remember hashes and texts."""
@@ -89,78 +88,82 @@ class OverlapCheck:
         """Equal rows, conflicts, leaks, and what is nearly so."""
         rows = self._hashes.array
         repeated, conflicting, leaked = _equal(rows)
-        yield from self._told(REPEATED, repeated, "as {}")
-        yield from self._told(CONFLICTING, conflicting, "otherwise in {}")
-        yield from self._told(LEAKED, leaked, "asked in {} too, which is held out")
+        yield from self._told(REPEATED, repeated, lambda measure: "as {}")
+        yield from self._told(CONFLICTING, conflicting, lambda measure: "otherwise in {}")
+        yield from self._told(LEAKED, leaked, lambda measure: "asked in {} too, which is held out")
         groups = self.groups()
-        known = {number for number, _ in (*repeated, *leaked)}
-        yield from self._near(groups, rows, known)
-        yield from self._near_leaks(groups, rows, known)
+        is_known = np.zeros(len(rows), dtype=bool)
+        for found in (repeated, leaked):
+            is_known[found.array["number"]] = True
+        yield from self._told(NEAR, self._near(groups, is_known), _share_of)
+        yield from self._told(NEARLY_LEAKED, self._near_leaks(groups, is_known), _leak_of)
 
     def groups(self) -> Numbers:
         """Group of each row by what it asks: the number of the first that asks nearly the same."""
         return find_alike(self.spool, self.threshold)
 
-    def _near(self, groups: Numbers, rows: Records, known: set[int]) -> Iterator[Problem]:
-        first: dict[tuple[int, int, bool], int] = {}
-        found: Pairs = []
-        said = {}
-        for number in _grouped(groups):
-            row = rows[number]
-            key = (int(groups[number]), int(row["answer"]), bool(row["held"]))
-            other = first.setdefault(key, number)
-            if other == number or number in known:
-                continue
-            share = self._share(number, other)
-            if share >= self.threshold:
-                found.append((number, other))
-                said[number] = f"{100 * share:.0f} % like {{}}"
-        yield from self._told(NEAR, found, said)
+    def _near(self, groups: Numbers, is_known: Flags) -> Growing:
+        rows, found = self._hashes.array, Growing(OTHERS)
+        for members in _same(groups):
+            first: dict[tuple[int, bool], int] = {}
+            for number in members.tolist():
+                key = (int(rows["answer"][number]), bool(rows["held"][number]))
+                other = first.setdefault(key, number)
+                if other == number or is_known[number]:
+                    continue
+                share = self._share(number, other)
+                if share >= self.threshold:
+                    _add(found, number, other, share)
+        return found
 
-    def _near_leaks(self, groups: Numbers, rows: Records, known: set[int]) -> Iterator[Problem]:
-        held: dict[int, list[int]] = defaultdict(list)
-        taught: list[int] = []
-        for number in _grouped(groups):
-            (held[int(groups[number])] if rows["held"][number] else taught).append(number)
-        found: dict[int, tuple[int, str]] = {}
-        for number in taught:
-            others = held.get(int(groups[number]), ())[:MAX_OTHERS]
-            if not others or number in known:
-                continue
-            best = max(others, key=lambda other: self._share(number, other))
-            share = self._share(number, best)
-            if share >= self.threshold:
-                found[number] = (best, f"{100 * share:.0f} % like {{}}, which is held out")
-        asked = np.flatnonzero(rows["held"])
-        for other, number, run in find_runs(self.spool, asked.tolist(), ~rows["held"]):
-            if number not in known:
-                said = f"{len(run)} characters in a row of {{}}, which is held out"
-                found.setdefault(number, (other, said))
-        pairs = [(number, other) for number, (other, _) in found.items()]
-        yield from self._told(NEARLY_LEAKED, pairs, {n: said for n, (_, said) in found.items()})
+    def _near_leaks(self, groups: Numbers, is_known: Flags) -> Growing:
+        is_held, found = self._hashes.array["held"], Growing(OTHERS)
+        for members in _same(groups):
+            held = members[is_held[members]][:MAX_OTHERS].tolist()
+            taught = members[~is_held[members] & ~is_known[members]]
+            for number in taught.tolist() if held else ():
+                shares = ((self._share(number, other), other) for other in held)
+                near = next((pair for pair in shares if pair[0] >= self.threshold), None)
+                if near is not None:
+                    _add(found, number, near[1], near[0])
+        is_told = is_known.copy()
+        is_told[found.array["number"]] = True
+        for other, number, run in find_runs(self.spool, np.flatnonzero(is_held), ~is_held):
+            if not is_told[number]:
+                is_told[number] = True
+                _add(found, number, other, len(run))
+        return found
 
     def _share(self, one: int, other: int) -> float:
         return similarity(self._pieces(one), self._pieces(other))
 
-    def _told(
-        self, kind: Kind, found: Sequence[tuple[int, int]], said: str | dict[int, str]
-    ) -> Iterator[Problem]:
-        """The problem of rows, each with another that it is about."""
-        if not found:
+    def _told(self, kind: Kind, found: Growing, say: Callable[[float], str]) -> Iterator[Problem]:
+        """The problem of rows, each with another that it is about; `say` has {} for its place."""
+        if not len(found):
             return
-        rows = self._hashes.array
+        others, positions = found.array, self._hashes.array["position"]
+        first = np.argsort(others["number"], kind="stable")[:MAX_CASES]
         cases = [
             Case(
-                int(rows["position"][number]),
+                int(positions[number]),
                 self.places.text(number),
                 excerpt(self.shown.text(number)),
-                (said if isinstance(said, str) else said[number]).replace(
-                    "{}", self.places.text(other), 1
-                ),
+                say(measure).replace("{}", self.places.text(other), 1),
             )
-            for number, other in sorted(found)[:MAX_CASES]
+            for number, other, measure in others[first].tolist()
         ]
-        yield problem_of(kind, rows["position"][[number for number, _ in found]], cases)
+        yield problem_of(kind, positions[others["number"]], cases)
+
+
+def _share_of(measure: float) -> str:
+    return f"{100 * measure:.0f} % like {{}}"
+
+
+def _leak_of(measure: float) -> str:
+    """Of a share, or of the characters of a run."""
+    if measure <= 1:
+        return f"{_share_of(measure)}, which is held out"
+    return f"{measure:.0f} characters in a row of {{}}, which is held out"
 
 
 def is_held_out(row: Seen) -> bool:
@@ -191,17 +194,9 @@ def _hash(text: str) -> int:
     return int.from_bytes(digest, "little")
 
 
-def _grouped(groups: Numbers) -> list[int]:
-    """Rows that are not alone in their group, in order."""
-    sizes = np.bincount(groups, minlength=len(groups)) if len(groups) else np.empty(0, int)
-    return [int(number) for number in np.flatnonzero(sizes[groups] > 1)]
-
-
-def _equal(rows: Records) -> tuple[Pairs, Pairs, Pairs]:
+def _equal(rows: Records) -> tuple[Growing, Growing, Growing]:
     """Rows with an earlier one they equal, one they contradict, and a held-out one they ask as."""
-    repeated: Pairs = []
-    conflicting: Pairs = []
-    leaked: Pairs = []
+    repeated, conflicting, leaked = (Growing(OTHERS) for _ in range(3))
     for members in _same(rows["question"]):
         some = rows[members]
         held = members[some["held"]]
@@ -211,18 +206,22 @@ def _equal(rows: Records) -> tuple[Pairs, Pairs, Pairs]:
         ):
             earlier = first.setdefault((answer, is_held), number)
             if earlier != number:
-                repeated.append((number, earlier))
+                _add(repeated, number, earlier)
             if not is_held and len(held):
-                leaked.append((number, int(held[0])))
+                _add(leaked, number, int(held[0]))
         answers = dict(zip(some["answer"].tolist(), members.tolist(), strict=True))
         if len(answers) > 1 and some["only"].all():
             (a, other), (_, another) = [*answers.items()][:2]
-            pairs = zip(members.tolist(), some["answer"].tolist(), strict=True)
-            conflicting += [(n, another if answer == a else other) for n, answer in pairs]
+            for number, answer in zip(members.tolist(), some["answer"].tolist(), strict=True):
+                _add(conflicting, number, another if answer == a else other)
     return repeated, conflicting, leaked
 
 
-def _same(values: npt.NDArray[np.uint64]) -> Iterator[Numbers]:
+def _add(found: Growing, number: int, other: int, measure: float = 0.0) -> None:
+    found.extend(np.array([(number, other, measure)], OTHERS))
+
+
+def _same(values: npt.NDArray[Any]) -> Iterator[Numbers]:
     """Numbers of rows with one value, in order, where there are several."""
     order = np.argsort(values, kind="stable")
     ends = np.flatnonzero(np.append(np.diff(values[order]) != 0, True)) + 1

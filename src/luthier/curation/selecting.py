@@ -1,13 +1,14 @@
 """Rows of versions become a smaller, a mixed or a better ordered version.
 
 Expressions are Jinja's, in its sandbox: `label == "spam" and question | length < 500`. They see the
-fields of a row, and what checks see of it: question, answer, split, origin. Which rows are kept of
-many is decided by their hashes: the same ones, whatever else is there.
+fields of a row, and what checks see of it: question, answer, split, origin; with a run, how it was
+learnt: loss, confidence, variability, learning. Which rows are kept of many is decided by their
+hashes: the same ones, whatever else is there.
 """
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
@@ -16,8 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from luthier.curation.looking import Spool, answer_of, question_of
-from luthier.data import Place, Row, example_of
+from luthier.curation.cartography import Learnt
+from luthier.curation.looking import Growing, Spool, answer_of, question_of
+from luthier.data import Example, Place, Row, example_key, example_of, prompt_key
 from luthier.errors import ConfigError
 from luthier.runs import Content, Datasets, KeptRow, NewRow, Origin, Version
 
@@ -27,7 +29,11 @@ OF_CLUSTER = 4
 FEATURES = 2**16
 BATCH = 4096
 SEED = 0
+Positions = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
 HELD_OUT = ("validation", "test")
+MEASURED = ("loss", "confidence", "variability")
+"""What a run measured of its rows; nothing of others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,10 @@ class Selection:
     order: str = ""
     """Expression by whose value rows are put in order, the smallest first: a curriculum."""
     split: str = ""
+    run: str = ""
+    """Id of the run that `learnt` is of."""
+    learnt: Mapping[str, Learnt] | None = None
+    """How a run learnt its rows, by their keys."""
 
     def __post_init__(self) -> None:
         if self.sample not in ("random", "diverse"):
@@ -70,11 +80,11 @@ def select_version(
     """
     content = datasets.content(version)
     chosen = _ordered(content, _limited(content, _true(content, selection), selection), selection)
-    if not chosen:
+    if not len(chosen):
         raise ConfigError("no row is left", where=version.reference, advice="widen the selection")
     details = {
         key: value
-        for key in ("where", "limit", "sample", "order", "split")
+        for key in ("where", "limit", "sample", "order", "split", "run")
         if (value := getattr(selection, key)) not in ("", None)
     }
     origin = Origin("select", version.reference, details)
@@ -105,49 +115,89 @@ def mix_versions(
         raise ConfigError(f"is {size}", where="size", accepted="1 or more")
     if any(p.weight is not None and not 0 < p.weight < math.inf for p in parts):
         raise ConfigError("is not positive", where="weight", accepted="NAME@VERSION=WEIGHT above 0")
-    contents = [datasets.content(part.version) for part in parts]
-    learnt = [_positions_learnt(content) for content in contents]
-    for part, own in zip(parts, learnt, strict=True):
-        if not own:
+    mixture = _Mixture([datasets.content(part.version) for part in parts])
+    for part, own in zip(parts, mixture.learnt, strict=True):
+        if not len(own):
             raise ConfigError("has no row to learn from", where=part.version.reference)
     weights = np.array(
         [len(own) ** (1 / temperature) if part.weight is None else part.weight
-         for part, own in zip(parts, learnt, strict=True)]
+         for part, own in zip(parts, mixture.learnt, strict=True)]
     )  # fmt: skip
-    wanted = size or sum(map(len, learnt))
+    wanted = size or sum(map(len, mixture.learnt))
     counts = _shared_out(wanted, weights)
     named = [part.version.reference for part in parts]
     details = {
         "parts": dict(zip(named, counts, strict=True)), "temperature": temperature, "size": wanted,
+        "left out": mixture.num_left_out,
     }  # fmt: skip
-
-    taken = [list(_taken(own, count)) for own, count in zip(learnt, counts, strict=True)]
-    order = sorted(
-        (_hash(f"{part}\0{turn}\0{position}"), part, position)
-        for part, own in enumerate(taken) for turn, position in own
-    )  # fmt: skip
-
-    def rows(shelf: Shelf) -> Iterator[NewRow]:
-        for part, content in enumerate(contents):
-            shelf.put(part, _at(content, [position for _, position in taken[part]]))
-            held = (row for row in content.rows() if row.split in HELD_OUT)
-            yield from map(_as_it_is, held)
-        for _, part, position in order:
-            yield shelf.take(part, position)
-
     with Shelf() as shelf:
-        return datasets.add(name, rows(shelf), Origin("mix", named[0], details))
+        rows = mixture.rows(counts, shelf)
+        return datasets.add(name, rows, Origin("mix", named[0], details))
 
 
-def _positions_learnt(content: Content) -> list[int]:
-    return [row.position - 1 for row in content.rows() if row.split not in HELD_OUT]
+class _Mixture:
+    """Versions to be mixed: what of them is learnt from, and what is held out."""
+
+    def __init__(self, contents: Sequence[Content]) -> None:
+        self._contents = contents
+        # What one version tests, another must not teach; what is tested is so once.
+        self._tested, self._held = (
+            np.unique(_hashes(map(_asked, self._of(splits)))) for splits in (("test",), HELD_OUT)
+        )
+        self.num_left_out = 0
+        self.learnt = [self._positions(content) for content in contents]
+        """Positions of each version's rows to learn from, those that are taken first first."""
+
+    def _of(self, splits: Sequence[str]) -> Iterator[KeptRow]:
+        return (row for content in self._contents for row in content.rows() if row.split in splits)
+
+    def _positions(self, content: Content) -> Positions:
+        found = Growing(np.int64)
+        for row in content.rows():
+            if row.split in HELD_OUT:
+                continue
+            if _is_in(self._held, _asked(row)):
+                self.num_left_out += 1
+            else:
+                found.extend([row.position - 1])
+        ranks = _hashes((f"take\0{position}" for position in found.array), len(found))
+        order: Positions = found.array[np.argsort(ranks, kind="stable")]
+        return order
+
+    def rows(self, counts: Sequence[int], shelf: "Shelf") -> Iterator[NewRow]:
+        """Held-out rows, each once, and so many of each version to learn from."""
+        yield from self._held_out()
+        chosen = np.empty(sum(counts), dtype=[("rank", "<u8"), ("part", "<i4"), ("at", "<i8")])
+        end = 0
+        for part, (own, count) in enumerate(zip(self.learnt, counts, strict=True)):
+            start, end = end, end + count
+            taken = np.resize(own, count)
+            turns = np.arange(count) // len(own)
+            names = (f"{part}\0{turn}\0{at}" for turn, at in zip(turns, taken, strict=True))
+            chosen["rank"][start:end] = _hashes(names, count)
+            chosen["part"][start:end], chosen["at"][start:end] = part, taken
+            shelf.put(part, _at(self._contents[part], taken))
+        for number in np.argsort(chosen["rank"], kind="stable"):
+            yield shelf.take(int(chosen["part"][number]), int(chosen["at"][number]))
+
+    def _held_out(self) -> Iterator[NewRow]:
+        known = set[str]()
+        for row in self._of(HELD_OUT):
+            is_tested_too = row.split == "validation" and _is_in(self._tested, _asked(row))
+            if row.id not in known and not is_tested_too:
+                known.add(row.id)
+                yield _as_it_is(row)
 
 
-def _taken(own: Sequence[int], count: int) -> Iterator[tuple[int, int]]:
-    """Positions, each with how often it was taken before."""
-    ranked = sorted(own, key=lambda position: (_hash(f"take\0{position}"), position))
-    for number in range(count):
-        yield number // len(ranked), ranked[number % len(ranked)]
+def _asked(row: KeptRow) -> str:
+    """What two rows that ask the same have in common."""
+    example = _example(row)
+    return row.id if example is None else prompt_key(example) or row.id
+
+
+def _is_in(hashes: Hashes, text: str) -> bool:
+    place = int(np.searchsorted(hashes, wanted := np.uint64(_hash(text))))
+    return place < len(hashes) and hashes[place] == wanted
 
 
 def _shared_out(total: int, weights: npt.NDArray[np.float64]) -> list[int]:
@@ -165,26 +215,27 @@ def rows_where(content: Content, where: str) -> Iterator[KeptRow]:
     return (row for row in content.rows() if ask(row))
 
 
-def _true(content: Content, selection: Selection) -> list[int]:
+def _true(content: Content, selection: Selection) -> Positions:
     """Positions of rows of the split of which the expression is true."""
-    rows = (row for row in content.rows() if selection.split in ("", row.split))
-    if not selection.where:
-        return [row.position - 1 for row in rows]
-    ask = expression(selection.where, "where")
-    return [row.position - 1 for row in rows if ask(row)]
+    ask = expression(selection.where, "where", selection.learnt) if selection.where else None
+    found = Growing(np.int64)
+    for row in content.rows():
+        if selection.split in ("", row.split) and (ask is None or ask(row)):
+            found.extend([row.position - 1])
+    positions: Positions = found.array
+    return positions
 
 
-def _limited(content: Content, positions: list[int], selection: Selection) -> list[int]:
+def _limited(content: Content, positions: Positions, selection: Selection) -> Positions:
     if selection.limit is None or len(positions) <= selection.limit:
         return positions
     if selection.sample == "diverse":
         return _diverse(content, positions, selection.limit)
-    ids = {row.position - 1: row.id for row in _at(content, positions)}
-    ranked = sorted(positions, key=lambda p: (_hash(f"limit\0{ids[p]}"), p))
-    return sorted(ranked[: selection.limit])
+    ranks = _hashes((f"limit\0{row.id}" for row in _at(content, positions)), len(positions))
+    return np.sort(positions[np.argsort(ranks, kind="stable")[: selection.limit]])
 
 
-def _diverse(content: Content, positions: list[int], limit: int) -> list[int]:
+def _diverse(content: Content, positions: Positions, limit: int) -> Positions:
     """As many rows of each cluster of texts, those nearest to its middle first.
 
     Texts are hashed words and letters, which need no model.
@@ -194,7 +245,7 @@ def _diverse(content: Content, positions: list[int], limit: int) -> list[int]:
     from sklearn.feature_extraction.text import HashingVectorizer
     from sklearn.preprocessing import normalize
 
-    texts = ["\n".join(_asked_and_answered(row)) for row in _at(content, positions)]
+    texts = ["\n".join(_said(_example(row)).values()) for row in _at(content, positions)]
     counts = HashingVectorizer(n_features=FEATURES, ngram_range=(1, 2)).fit_transform(texts)
     size = max(2, min(64, counts.shape[0] - 1))
     vectors = normalize(TruncatedSVD(size, random_state=SEED).fit_transform(counts))
@@ -206,18 +257,20 @@ def _diverse(content: Content, positions: list[int], limit: int) -> list[int]:
     starts = np.searchsorted(labels[order], labels[order])
     # One of each cluster, then another of each, until there are enough.
     turns = np.argsort(np.arange(len(order)) - starts, kind="stable")
-    return sorted(positions[i] for i in order[turns][:limit])
+    return np.sort(positions[order[turns][:limit]])
 
 
-def _ordered(content: Content, positions: list[int], selection: Selection) -> list[int]:
+def _ordered(content: Content, positions: Positions, selection: Selection) -> Positions:
+    """By the value of an expression, what has none last."""
     if not selection.order:
         return positions
-    ask = expression(selection.order, "order")
-    values = {row.position - 1: ask(row) for row in _at(content, positions)}
+    ask = expression(selection.order, "order", selection.learnt)
+    values = [ask(row) for row in _at(content, positions)]
     try:
-        return sorted(positions, key=values.__getitem__)
+        order = sorted(range(len(values)), key=lambda i: (values[i] is None, values[i]))
     except TypeError as error:
         raise ConfigError(f"cannot be put in order: {error}", where="order") from None
+    return positions[order]
 
 
 class Shelf:
@@ -225,7 +278,8 @@ class Shelf:
 
     def __init__(self) -> None:
         self._spool = Spool()
-        self._numbers: dict[tuple[int, int], int] = {}
+        self._first: dict[int, int] = {}
+        self._positions: dict[int, Growing] = {}
 
     def __enter__(self) -> "Shelf":
         return self
@@ -234,27 +288,29 @@ class Shelf:
         self._spool.close()
 
     def put(self, part: int, rows: Iterable[KeptRow]) -> None:
-        """Keep rows of a part."""
+        """Keep rows of a part, which come in order."""
         waiting = iter(rows)
+        self._first[part], positions = len(self._spool), Growing(np.int64)
+        self._positions[part] = positions
         while some := list(islice(waiting, BATCH)):
-            for row in some:
-                self._numbers[part, row.position - 1] = len(self._numbers)
+            positions.extend([row.position - 1 for row in some])
             self._spool.add([json.dumps([row.fields, row.split, row.origin]) for row in some])
 
     def take(self, part: int, position: int) -> NewRow:
         """The row of a part at a position from 0."""
-        return NewRow(*json.loads(self._spool.text(self._numbers[part, position])))
+        number = self._first[part] + int(np.searchsorted(self._positions[part].array, position))
+        return NewRow(*json.loads(self._spool.text(number)))
 
 
 def _in_place(
-    content: Content, chosen: list[int], selection: Selection, shelf: Shelf
+    content: Content, chosen: Positions, selection: Selection, shelf: Shelf
 ) -> Iterator[NewRow]:
     """Rows of other splits where they are, and the chosen ones, in their order, between them."""
-    waiting, places = iter(chosen), set(chosen)
+    waiting, is_chosen = iter(chosen.tolist()), _mask(content, chosen)
     if selection.order:
         shelf.put(0, _at(content, chosen))
     for row in content.rows():
-        if row.position - 1 in places:
+        if is_chosen[row.position - 1]:
             yield shelf.take(0, next(waiting)) if selection.order else _as_it_is(row)
         elif selection.split not in ("", row.split):
             yield _as_it_is(row)
@@ -264,18 +320,39 @@ def _as_it_is(row: KeptRow) -> NewRow:
     return NewRow(row.fields, row.split, row.origin)
 
 
-def _at(content: Content, positions: Sequence[int]) -> Iterator[KeptRow]:
-    """Rows at these positions, from the first to the last."""
-    wanted = set(positions)
-    return (row for row in content.rows() if row.position - 1 in wanted)
+def _at(content: Content, positions: Positions) -> Iterator[KeptRow]:
+    """Rows at these positions, from the first to the last, each once."""
+    is_wanted = _mask(content, positions)
+    return (row for row in content.rows() if is_wanted[row.position - 1])
 
 
-def _asked_and_answered(row: KeptRow) -> tuple[str, str]:
-    example = example_of(Row(Place(row.origin, row.position), row.fields))
-    return ("", "") if example is None else (question_of(example), answer_of(example.target))
+def _mask(content: Content, positions: Positions) -> npt.NDArray[np.bool_]:
+    found = np.zeros(content.summary.num_rows, dtype=bool)
+    found[positions] = True
+    return found
 
 
-def expression(text: str, where: str) -> Callable[[KeptRow], Any]:
+def _example(row: KeptRow) -> Example | None:
+    return example_of(Row(Place(row.origin, row.position), row.fields))
+
+
+def _said(example: Example | None) -> dict[str, Any]:
+    if example is None:
+        return {"question": "", "answer": ""}
+    return {"question": question_of(example), "answer": answer_of(example.target)}
+
+
+def _how_learnt(example: Example | None, learnt: Mapping[str, Learnt]) -> dict[str, Any]:
+    """What a run knows of a row; of one that it did not learn from, that it is unseen."""
+    found = learnt.get(example_key(example)) if example else None
+    if found is None:
+        return {"learning": "unseen", **dict.fromkeys(MEASURED)}
+    return {"learning": found.learning, **{name: getattr(found, name) for name in MEASURED}}
+
+
+def expression(
+    text: str, where: str, learnt: Mapping[str, Learnt] | None = None
+) -> Callable[[KeptRow], Any]:
     """What an expression says of a row. Raises ConfigError when it is none."""
     from jinja2 import StrictUndefined, TemplateError
     from jinja2.sandbox import SandboxedEnvironment
@@ -287,12 +364,14 @@ def expression(text: str, where: str) -> Callable[[KeptRow], Any]:
         raise ConfigError(f"is no expression: {error}", where=where) from None
 
     def ask(row: KeptRow) -> Any:
-        question, answer = _asked_and_answered(row)
-        known = {"question": question, "answer": answer, "split": row.split, "origin": row.origin}
+        example = _example(row)
+        known = {"split": row.split, "origin": row.origin, **_said(example)}
+        if learnt is not None:
+            known |= _how_learnt(example, learnt)
         try:
             found = compiled(**{**known, **row.fields})
             # What is missing is told when it is looked at.
-            return found if found is None or isinstance(found, str | int | float) else bool(found)
+            return found if _can_be_ordered(found) else bool(found)
         except (TemplateError, TypeError, ValueError, ArithmeticError) as error:
             fields = ", ".join([*row.fields, *known])
             raise ConfigError(f"{where} fails: {error}", where=row.origin,
@@ -301,5 +380,15 @@ def expression(text: str, where: str) -> Callable[[KeptRow], Any]:
     return ask
 
 
-def _hash(text: str) -> bytes:
-    return blake2b(text.encode(), digest_size=8).digest()
+def _can_be_ordered(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_can_be_ordered, value))
+    return value is None or isinstance(value, str | int | float)
+
+
+def _hashes(texts: Iterable[str], number: int = -1) -> Hashes:
+    return np.fromiter(map(_hash, texts), np.uint64, number)
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")

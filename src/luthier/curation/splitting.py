@@ -8,16 +8,16 @@ held-out row asks are left out.
 
 import math
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from luthier.curation.looking import Seen, Spool, VersionSource, folded, seen
+from luthier.curation.looking import Growing, Seen, Spool, VersionSource, folded, seen
 from luthier.curation.near import THRESHOLD, find_alike, join_groups
 from luthier.data import Finding, Labelled, Split, refuse_errors
 from luthier.errors import ConfigError
@@ -25,7 +25,12 @@ from luthier.runs import Datasets, NewRow, Origin, Version
 
 WAYS = ("hash", "label", "group", "time")
 ISO = re.compile(r"\d{4}-\d\d(?:-\d\d)?(?:[T ].*)?$")
+SPLITS: tuple[Split | None, ...] = (None, "train", "validation", "test")
+LEFT_OUT = 255
+HELD_OUT: tuple[Split, ...] = ("test", "validation")
+IN_ORDER: tuple[Split, ...] = (*HELD_OUT, "train")
 Numbers = npt.NDArray[np.int64]
+Times = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +69,75 @@ class Parted:
     num_left_out: int
     """New rows that ask nearly what held-out rows ask."""
     num_groups: int
+    largest: int
+    """Rows of the largest group."""
     empty: tuple[str, ...]
     """Splits that were asked for, and that no row fell into."""
 
 
-@dataclass
 class _Rows:
-    """What is known of rows by position."""
+    """What is known of rows, in the order they were seen."""
 
-    positions: list[int] = field(default_factory=list)
-    splits: list[Split | None] = field(default_factory=list)
-    keys: list[bytes] = field(default_factory=list)
-    """Hash of what each asks."""
-    values: list[str] = field(default_factory=list)
-    """Of the column, or the labels."""
+    def __init__(self) -> None:
+        self.positions, self.splits = Growing(np.int64), Growing(np.uint8)
+        self.keys = Growing(np.uint64)
+        """Hash of what each asks."""
+        self.values = Growing(np.int64)
+        """Number of each row's value of the column, or of its labels."""
+        self.names: dict[str, int] = {}
+        """Value -> its number."""
+
+    def add(self, rows: Sequence[Seen], texts: Sequence[str], values: Iterable[str]) -> None:
+        """Take in some more."""
+        self.positions.extend([row.position for row in rows])
+        self.splits.extend([SPLITS.index(row.split) for row in rows])
+        self.keys.extend([_hash(text.encode("utf-8", "surrogatepass")) for text in texts])
+        self.values.extend([self.names.setdefault(value, len(self.names)) for value in values])
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """Rows by what they ask: those of one group are never divided."""
+
+    order: Numbers
+    """Rows, those of one group side by side."""
+    starts: Numbers
+    """Where in the order each group begins."""
+    number: Numbers
+    """[rows]: the group of each row."""
+
+    @classmethod
+    def of(cls, first: Numbers) -> "_Groups":
+        """From the first row of each row's group."""
+        order = np.argsort(first, kind="stable")
+        is_new = np.append(True, np.diff(first[order]) != 0)[: len(first)]
+        number = np.empty(len(first), np.int64)
+        number[order] = np.cumsum(is_new) - 1
+        return cls(order, np.flatnonzero(is_new), number)
+
+    @property
+    def sizes(self) -> Numbers:
+        """Rows of each."""
+        return np.diff(np.append(self.starts, len(self.order)))
+
+    def least(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The least value of each group's rows."""
+        found: npt.NDArray[Any] = np.minimum.reduceat(values[self.order], self.starts)
+        return found
+
+    def has(self, is_so: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Whether any row of each group is so."""
+        found: npt.NDArray[np.bool_] = np.logical_or.reduceat(is_so[self.order], self.starts)
+        return found
+
+    def usual(self, values: Numbers) -> Numbers:
+        """The most frequent value of each group's rows; the first of equally frequent ones."""
+        found = values[self.order[self.starts]]
+        for group in np.flatnonzero(self.sizes > 1):
+            start = self.starts[group]
+            own = values[self.order[start : start + self.sizes[group]]]
+            found[group] = Counter(own.tolist()).most_common(1)[0][0]
+        return found
 
 
 def split_version(
@@ -95,14 +155,15 @@ def split_version(
         rows = _looked_at(VersionSource(content, version.reference), shares, spool, observe)
         groups = _groups(rows, spool, shares)
     splits = _parted(rows, groups, shares)
-    chosen = dict(zip(rows.positions, splits, strict=True))
-    left_out = splits.count(None)
+    chosen = np.full(version.num_rows, LEFT_OUT, np.uint8)
+    chosen[rows.positions.array] = splits
+    left_out = int((splits == LEFT_OUT).sum())
 
     def parted() -> Iterator[NewRow]:
         for kept in content.rows():
             split = chosen[kept.position - 1]
-            if split is not None:
-                yield NewRow(kept.fields, split, kept.origin)
+            if split != LEFT_OUT:
+                yield NewRow(kept.fields, SPLITS[split], kept.origin)
 
     named = f"{shares.by}:{shares.column}" if shares.column else shares.by
     details: dict[str, Any] = {
@@ -112,7 +173,8 @@ def split_version(
     new, is_new = datasets.add(version.name, parted(), Origin("split", version.reference, details))
     wanted = {"test": shares.test, "validation": shares.validation, "train": 1.0}
     empty = tuple(name for name, share in wanted.items() if share and not new.splits.get(name))
-    return Parted(new, is_new, left_out, len(np.unique(groups)), empty)
+    largest = int(groups.sizes.max(initial=0))
+    return Parted(new, is_new, left_out, len(groups.starts), largest, empty)
 
 
 def _looked_at(
@@ -123,11 +185,7 @@ def _looked_at(
     for block in seen(source, findings.append):
         texts = [folded(row.question or row.answer) for row in block]
         spool.add(texts)
-        for row, text in zip(block, texts, strict=True):
-            rows.positions.append(row.position)
-            rows.splits.append(row.split)
-            rows.keys.append(sha256(text.encode("utf-8", "surrogatepass")).digest()[:8])
-            rows.values.append(_value(row, shares))
+        rows.add(block, texts, [_value(row, shares) for row in block])
         observe(len(rows.positions))
     refuse_errors(findings)
     return rows
@@ -149,114 +207,97 @@ def _value(row: Seen, shares: Shares) -> str:
     return value
 
 
-def _groups(rows: _Rows, spool: Spool, shares: Shares) -> Numbers:
-    """Group of each row, numbered by its first."""
-    equal = _first_of(rows.keys)
-    groups = equal if shares.alike == 1 else join_groups(find_alike(spool, shares.alike), equal)
+def _groups(rows: _Rows, spool: Spool, shares: Shares) -> _Groups:
+    equal = _first_of(rows.keys.array)
+    first = equal if shares.alike == 1 else join_groups(find_alike(spool, shares.alike), equal)
     if shares.by == "group":
-        groups = join_groups(groups, _first_of(rows.values))
-    return groups
+        first = join_groups(first, _first_of(rows.values.array))
+    return _Groups.of(first)
 
 
-def _first_of(values: Sequence[Any]) -> Numbers:
-    first: dict[Any, int] = {}
-    return np.array([first.setdefault(value, i) for i, value in enumerate(values)], np.int64)
+def _first_of(values: npt.NDArray[Any]) -> Numbers:
+    """For each row the first that has the same value."""
+    _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
+    found: Numbers = first[inverse].astype(np.int64)
+    return found
 
 
-def _parted(rows: _Rows, groups: Numbers, shares: Shares) -> list[Split | None]:
-    """Split of each row; None for those that are left out."""
-    members: dict[int, list[int]] = defaultdict(list)
-    for row, group in enumerate(groups.tolist()):
-        members[group].append(row)
-    splits: list[Split | None] = list(rows.splits)
-    is_frozen = "test" in splits
-    waiting = []
-    for group, own in members.items():
-        held: set[Split | None] = {splits[row] for row in own} & {"test", "validation"}
-        if not any(splits[row] for row in own):
-            waiting.append(group)
-            continue
-        for row in own:
-            # Beside training rows, new ones are learnt from; beside held-out ones neither.
-            if splits[row] is None and not held:
-                splits[row] = "train"
-    wanted = {"test": 0.0 if is_frozen else shares.test, "validation": shares.validation}
-    if is_frozen and "validation" in splits:
-        wanted["validation"] = 0.0
-    for split, chosen in _chosen(waiting, members, rows, shares, wanted):
-        for group in chosen:
-            for row in members[group]:
-                splits[row] = split
+def _parted(rows: _Rows, groups: _Groups, shares: Shares) -> npt.NDArray[np.uint8]:
+    """Split of each row, by number; LEFT_OUT for those that are left out."""
+    splits: npt.NDArray[np.uint8] = rows.splits.array.copy()
+    is_new = splits == SPLITS.index(None)
+    is_held = np.isin(splits, [SPLITS.index(split) for split in HELD_OUT])
+    # Beside training rows, new ones are learnt from; beside held-out ones neither.
+    beside = np.where(groups.has(is_held), LEFT_OUT, SPLITS.index("train")).astype(np.uint8)
+    kept = groups.has(~is_new)
+    wanted = {"test": shares.test, "validation": shares.validation}
+    present = {split for split in HELD_OUT if (splits == SPLITS.index(split)).any()}
+    if "test" in present:
+        wanted |= dict.fromkeys(present, 0.0)
+    chosen = _chosen(np.flatnonzero(~kept), groups, rows, shares, wanted)
+    splits[is_new] = np.where(kept, beside, chosen)[groups.number[is_new]]
     return splits
 
 
 def _chosen(
-    waiting: Iterable[int],
-    members: dict[int, list[int]],
-    rows: _Rows,
-    shares: Shares,
-    wanted: dict[str, float],
-) -> Iterator[tuple[Split, list[int]]]:
-    """Groups of each split."""
-    strata: dict[str, list[int]] = defaultdict(list)
-    for group in waiting:
-        # A group of several labels counts as one of its most frequent.
-        labels = Counter(rows.values[row] for row in members[group])
-        strata[labels.most_common(1)[0][0] if shares.by == "label" else ""].append(group)
-    positions = {group: _position(rows, own) for group, own in members.items()}
+    waiting: Numbers, groups: _Groups, rows: _Rows, shares: Shares, wanted: dict[str, float]
+) -> npt.NDArray[np.uint8]:
+    """Split of each group that waits for one."""
+    found = np.zeros(len(groups.starts), np.uint8)
+    places = np.array([_place(key) for key in groups.least(rows.keys.array).tolist()])
+    if shares.by in ("hash", "group"):
+        ends = [wanted["test"], wanted["test"] + wanted["validation"]]
+        numbers = np.array([SPLITS.index(split) for split in IN_ORDER], np.uint8)
+        return numbers[np.searchsorted(ends, places, "right")]
     owed = {"test": 0.0, "validation": 0.0}
-    for _, own in sorted(strata.items()):
-        if shares.by in ("hash", "group"):
-            yield from _by_position(own, positions, wanted)
-        elif shares.by == "label":
-            yield from _in_order(sorted(own, key=positions.__getitem__), members, wanted, owed)
-        else:
-            # Its earliest row says where a group stands; the latest groups are the test.
-            times = {g: min(_time(rows.values[row]) for row in members[g]) for g in own}
-            latest = sorted(own, key=lambda g: (times[g], positions[g]), reverse=True)
-            yield from _in_order(latest, members, wanted, owed)
+    for own in _strata(waiting, groups, rows, shares, places):
+        for group, split in zip(own, _in_order(groups.sizes[own], wanted, owed), strict=True):
+            found[group] = SPLITS.index(split)
+    return found
 
 
-def _position(rows: _Rows, own: Sequence[int]) -> float:
+def _strata(
+    waiting: Numbers, groups: _Groups, rows: _Rows, shares: Shares, places: Times
+) -> Iterator[Numbers]:
+    """Groups that are parted by themselves, those that are held out first first."""
+    if shares.by == "time":
+        # Its earliest row says where a group stands; the latest groups are the test.
+        ranks = np.empty(len(rows.names), np.int64)
+        ranks[[rows.names[name] for name in sorted(rows.names, key=_time)]] = range(len(ranks))
+        times = groups.least(ranks[rows.values.array])
+        yield waiting[np.lexsort((places[waiting], times[waiting]))][::-1]
+        return
+    # A group of several labels counts as one of its most frequent.
+    labels = groups.usual(rows.values.array)[waiting]
+    for _, number in sorted(rows.names.items()):
+        own = waiting[labels == number]
+        if len(own):
+            yield own[np.argsort(places[own], kind="stable")]
+
+
+def _hash(content: bytes) -> int:
+    return int.from_bytes(sha256(content).digest()[:8], "big")
+
+
+def _place(key: int) -> float:
     """A number in [0, 1) that depends on what the group asks alone."""
-    digest = sha256(b"split\0" + min(rows.keys[row] for row in own)).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
+    return _hash(b"split\0" + key.to_bytes(8, "big")) / 2**64
 
 
-def _by_position(
-    groups: Iterable[int], positions: dict[int, float], wanted: dict[str, float]
-) -> Iterator[tuple[Split, list[int]]]:
-    found: dict[Split, list[int]] = {"test": [], "validation": [], "train": []}
-    for group in groups:
-        place = positions[group]
-        is_test, is_held = place < wanted["test"], place < wanted["test"] + wanted["validation"]
-        found["test" if is_test else "validation" if is_held else "train"].append(group)
-    yield from found.items()
-
-
-def _in_order(
-    groups: Sequence[int],
-    members: dict[int, list[int]],
-    wanted: dict[str, float],
-    owed: dict[str, float],
-) -> Iterator[tuple[Split, list[int]]]:
+def _in_order(sizes: Numbers, wanted: dict[str, float], owed: dict[str, float]) -> Iterator[Split]:
     """The first groups are the test, the next validation, until each has its share of the rows.
 
     What is too small to be divided is owed, and paid by the groups of the next call.
     """
-    total = sum(len(members[group]) for group in groups)
-    found: dict[Split, list[int]] = {"test": [], "validation": [], "train": []}
-    waiting: list[Split] = ["test", "validation"]
+    waiting: list[Split] = [*HELD_OUT]
     for split in waiting:
-        owed[split] += wanted[split] * total
-    for group in groups:
-        size = len(members[group])
+        owed[split] += wanted[split] * int(sizes.sum())
+    for size in sizes.tolist():
         while waiting and owed[waiting[0]] < size / 2:
             waiting.pop(0)
         if waiting:
             owed[waiting[0]] -= size
-        found[waiting[0] if waiting else "train"].append(group)
-    yield from found.items()
+        yield waiting[0] if waiting else "train"
 
 
 def _time(value: str) -> tuple[int, float, str]:

@@ -21,6 +21,7 @@ from luthier.data.examples import (
     ToolCall,
     as_chat,
     canonical,
+    example_key,
 )
 from luthier.data.exports import EXPORTS, export_rows
 from luthier.data.formats import RowReader, example_of, recognise
@@ -81,6 +82,7 @@ __all__ = [
     "as_chat",
     "as_number",
     "canonical",
+    "example_key",
     "collection_of",
     "example_of",
     "export_rows",

@@ -351,6 +351,11 @@ def canonical(example: Example) -> str:
     return json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
+def example_key(example: Example) -> str:
+    """16 hexadecimal digits that say what the example says, wherever it stands."""
+    return hashlib.sha256(canonical(example).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
 def _chat_content(chat: Chat) -> dict[str, Any]:
     messages = [
         {

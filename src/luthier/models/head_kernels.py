@@ -18,8 +18,10 @@ from torch.nn import functional
 
 from luthier.models.head import Head, head_loss
 
-HeadKernel = Callable[[Tensor, Head, Tensor], Tensor]
-"""Hidden states [S, H], head, targets [S] -> sum of the losses, differentiable."""
+HeadSum = tuple[Tensor, Tensor | None]
+"""Sum of the losses, differentiable, and each of them [S], detached, where the kernel says them."""
+HeadKernel = Callable[[Tensor, Head, Tensor], HeadSum]
+"""Hidden states [S, H], head, targets [S] -> the losses."""
 
 TIMES = 3
 """How often each is timed; the fastest time counts."""
@@ -27,27 +29,27 @@ TOLERANCE = 0.01
 """Largest difference from our loss and gradient, as a share of it; bfloat16 rounds by 0.004."""
 
 
-def ours(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
+def ours(hidden: Tensor, head: Head, targets: Tensor) -> HeadSum:
     """By `head_loss`."""
-    return head_loss(hidden, head, targets, torch.ones(len(targets), device=hidden.device)).total
+    return head_loss(hidden, head, targets, torch.ones(len(targets), device=hidden.device))
 
 
-def native(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
+def native(hidden: Tensor, head: Head, targets: Tensor) -> HeadSum:
     """By torch's own."""
     compute: Any = functional.linear_cross_entropy
     options: Any = torch.nn.LinearCrossEntropyOptions()
     total: Tensor = compute(
         hidden, head.weight, targets, linear_bias=head.bias, reduction="sum", options=options
     )
-    return total
+    return total, None
 
 
-def liger(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
+def liger(hidden: Tensor, head: Head, targets: Tensor) -> HeadSum:
     """By Liger's Triton kernels."""
     module: Any = import_module("liger_kernel.transformers.fused_linear_cross_entropy")
     compute = module.LigerFusedLinearCrossEntropyLoss(reduction="sum", softcap=head.cap)
     total: Tensor = compute(head.weight, hidden, targets, head.bias)
-    return total
+    return total, None
 
 
 def candidates(head: Head, device: torch.device) -> list[HeadKernel]:
@@ -113,7 +115,7 @@ def _try(kernel: HeadKernel, hidden: Tensor, head: Head, targets: Tensor) -> _Tr
         start = hidden.detach().requires_grad_()
         begun = time.perf_counter()
         with torch.enable_grad():
-            loss = kernel(start, head, targets)
+            loss, _ = kernel(start, head, targets)
             (gradient,) = torch.autograd.grad(loss, start)
         loss.item()  # waits for the GPU
         if hidden.device.type == "cuda":

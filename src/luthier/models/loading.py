@@ -110,14 +110,18 @@ class LanguageModel:
 
         return self._within_root(compute)
 
-    def total_loss(self, batch: FlatBatch) -> Tensor:
-        """Sum of the losses of the batch's predictions, by the fastest kernel there is."""
+    def summed_loss(self, batch: FlatBatch) -> tuple[Tensor, Tensor | None]:
+        """Sum of the losses of the batch's predictions, by the fastest kernel there is.
 
-        def compute() -> Tensor:
+        And the sum of each sequence's [n], detached, where that kernel says them.
+        """
+
+        def compute() -> tuple[Tensor, Tensor | None]:
             hidden = self.predicting_states(batch)
             if self.head_kernel is None:
                 self.head_kernel = head_kernels.choose(hidden, self.head, batch.targets)
-            return self.head_kernel(hidden, self.head, batch.targets)
+            total, each = self.head_kernel(hidden, self.head, batch.targets)
+            return total, None if each is None else self._by_sequence(each, batch)
 
         return self._within_root(compute)
 
@@ -126,11 +130,14 @@ class LanguageModel:
 
         def compute() -> Tensor:
             hidden = self.predicting_states(batch)
-            losses = token_losses(hidden, self.head, batch.targets)
-            sums = torch.zeros(batch.num_sequences, device=self.device, dtype=losses.dtype)
-            return -sums.index_add(0, batch.owners, losses)
+            return -self._by_sequence(token_losses(hidden, self.head, batch.targets), batch)
 
         return self._within_root(compute)
+
+    def _by_sequence(self, losses: Tensor, batch: FlatBatch) -> Tensor:
+        """Losses [S] of predictions, summed over each sequence [n]."""
+        sums = torch.zeros(batch.num_sequences, device=self.device, dtype=losses.dtype)
+        return sums.index_add(0, batch.owners, losses)
 
     def _within_root(self, compute: Callable[[], T]) -> T:
         return compute() if self.root is None else self.root(compute)

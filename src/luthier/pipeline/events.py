@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from luthier.evaluation import SystemFinished, SystemStarted
 from luthier.pipeline.preparing import Prepared
-from luthier.training import Damaged, Profile, Saved, Squeezed, StepDone, Validated
+from luthier.training import Damaged, Profile, RowsLearnt, Saved, Squeezed, StepDone, Validated
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,5 +45,5 @@ class Answered:
 
 Event = (
     StageStarted | Note | Ready | Answered | SystemStarted | SystemFinished
-    | StepDone | Validated | Saved | Squeezed | Damaged | Profile
+    | StepDone | RowsLearnt | Validated | Saved | Squeezed | Damaged | Profile
 )  # fmt: skip

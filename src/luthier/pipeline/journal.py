@@ -1,5 +1,7 @@
 """A run's journal: one JSON line per step, validation and stage, in the run's folder.
 
+What each row lost at each step is in a file of its own.
+
 It is what the report draws its curves and timings from, also after a resume: lines of steps that a
 killed process had done but not saved are removed, because they are done again.
 """
@@ -13,8 +15,8 @@ from luthier.evaluation import SystemResult
 from luthier.pipeline.events import Event, Note, StageStarted
 from luthier.pipeline.loggers import Logger, numbers_of, numbers_of_systems
 from luthier.report import StageTime, StepPoint, ValidationPoint
-from luthier.runs import JsonLines, Run
-from luthier.training import Damaged, Squeezed, StepDone, Validated
+from luthier.runs import JsonLines, RowLosses, Run
+from luthier.training import Damaged, RowsLearnt, Squeezed, StepDone, Validated
 
 
 class Journal:
@@ -24,16 +26,20 @@ class Journal:
         self, run: Run, observe: Callable[[Event], None], loggers: Sequence[Logger] = ()
     ) -> None:
         self._lines = JsonLines(run.path("events.jsonl"))
+        self._rows = RowLosses(run.folder)
         self._observe, self._loggers = observe, loggers
 
     def resume_after(self, step: int) -> None:
         """Forget the steps after `step`."""
         self._lines.keep(lambda entry: entry.get("step", 0) <= step)
+        self._rows.forget_after(step)
 
     def observe(self, event: Event) -> None:
         """Note what the report will need, and pass the event on."""
         if isinstance(event, StepDone):
             self._lines.append({"event": "step", **asdict(event)})
+        elif isinstance(event, RowsLearnt):
+            self._rows.append(event.step, event.rows, event.losses)
         elif isinstance(event, Validated):
             self._lines.append({"event": "validation", **asdict(event)})
         elif isinstance(event, Squeezed):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from luthier.data import Labelled, LabelSet
+from luthier.errors import ConfigError
 from luthier.evaluation import best_temperature, best_thresholds
 from luthier.models import (
     Encoder,
@@ -197,6 +198,11 @@ def _classes(
         return ()
     wanted = is_two_stage or isinstance(method, Embed)
     wanted |= isinstance(method, Classify) and method.balance == "batches"
+    if wanted and prepared.recipe.training.order == "given":
+        raise ConfigError(
+            "is given, and this method takes rows so that all labels come equally often",
+            where="training.order", accepted="shuffled",
+        )  # fmt: skip
     return [example.classes[0] for example in learnt] if wanted else ()
 
 

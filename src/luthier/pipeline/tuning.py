@@ -9,12 +9,13 @@ the prompted baselines before training, and once by the chosen checkpoint after 
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from luthier.data import example_key
 from luthier.errors import LuthierError
 from luthier.evaluation import (
     EvaluationResult,
@@ -42,7 +43,14 @@ from luthier.pipeline.work import Desk, Work
 from luthier.pipeline.writing import WritingWork
 from luthier.recipe import TEXT_METHODS, flatten, recipe_from, recipe_hash, settled
 from luthier.report import TextDetails, write_report
-from luthier.runs import Run, RunRecord, Workspace, capture_environment, write_atomically
+from luthier.runs import (
+    LEARNT_ROWS,
+    Run,
+    RunRecord,
+    Workspace,
+    capture_environment,
+    write_atomically,
+)
 from luthier.training import Outcome, Profile, Profiler, Ranks, join_ranks, leave_ranks
 
 
@@ -171,6 +179,7 @@ def _open_run(workspace: Workspace, prepared: Prepared) -> tuple[Run, bool]:
                 [asdict(split.ledger) for split in (prepared.train, prepared.validation)], indent=1
             ),
             "instructions.txt": _shared_instructions(prepared),
+            LEARNT_ROWS: "\n".join(_learnt_keys(prepared)),
             "environment.json": json.dumps(capture_environment(), indent=1),
         },
         recipe_hash=identity[0],
@@ -181,6 +190,13 @@ def _open_run(workspace: Workspace, prepared: Prepared) -> tuple[Run, bool]:
         model_revision=prepared.source.revision,
     )
     return run, False
+
+
+def _learnt_keys(prepared: Prepared) -> Iterator[str]:
+    """Key of each row as training counts them: those that are too long are left out."""
+    keys = {example.id: example_key(example) for example in prepared.train.examples}
+    # A raw text is learnt in pieces.
+    return (keys.get(encoded.example_id, "-") for encoded in prepared.train.encoded)
 
 
 def _shared_instructions(prepared: Prepared) -> str:

@@ -348,6 +348,8 @@ class Training(Section):
     """Stop after this many validation losses without a better one."""
     checkpoint_every: Count = "auto"
     """Steps between two checkpoints."""
+    order: Literal["shuffled", "given"] = "shuffled"
+    """Rows of a pass anew in another order, or always as they stand: a curriculum."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of the order of rows, the adapter's start and dropout."""
 

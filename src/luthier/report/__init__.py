@@ -9,6 +9,7 @@ from luthier.report.data_page import (
     render_data_page,
 )
 from luthier.report.page import render_html
+from luthier.report.pictures import cartography_picture
 from luthier.report.record import read_report, to_json
 from luthier.report.svg import shortened, visible
 from luthier.report.values import (
@@ -46,6 +47,7 @@ __all__ = [
     "StepPoint",
     "TextDetails",
     "ValidationPoint",
+    "cartography_picture",
     "read_report",
     "render_data_page",
     "render_html",

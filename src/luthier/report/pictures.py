@@ -1,5 +1,5 @@
-"""Pictures that are drawn as points: the map of classes before and after tuning, and how sure is
-how right.
+"""Pictures that are drawn as points: the map of classes before and after tuning, how sure is how
+right, and how rows were learnt.
 
 Values go in, PNG bytes come out; nothing is computed here. Both panels of a map have the same
 method and seed; colours follow the order of labels, and with many labels their names stand above
@@ -26,6 +26,7 @@ COLOURS = (
     "#9aa926", "#1fa3a3", "#6c8ebf", "#e3a857", "#78b28b", "#d98880", "#a98fc0", "#bfa25a",
     "#e0a3c7", "#93a8b1", "#c3ce6a", "#7cc9c9",
 )  # fmt: skip
+LEARNING_COLOURS = {"easy": "#2f8f5b", "ambiguous": "#d9822b", "hard": "#b5372f"}
 INK, QUIET, HAIRLINE = "#1c2024", "#626b74", "#d6dbe0"
 
 
@@ -122,6 +123,31 @@ def calibration_picture(details: Sequence[ClassDetails]) -> bytes | None:
     panel.set_ylim(0, 1.02)
     panel.tick_params(colors=QUIET, labelsize=9)
     figure.legend(loc="outside lower center", frameon=False, fontsize=9, labelcolor=INK)
+    for side in panel.spines.values():
+        side.set_color(HAIRLINE)
+    return _png(figure)
+
+
+def cartography_picture(points: Sequence[tuple[float, float, str]]) -> bytes:
+    """Rows by variability and confidence, and how they were learnt, as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 5.6), layout="constrained")
+    panel = figure.subplots()
+    for name, colour in LEARNING_COLOURS.items():
+        own = [point for point in points if point[2] == name]
+        panel.scatter(
+            [x for x, _, _ in own], [y for _, y, _ in own], s=12, alpha=0.5, linewidths=0,
+            color=colour, label=f"{name}: {len(own):,}", rasterized=True,
+        )  # fmt: skip
+    panel.set_xlabel(
+        "variability: deviation of the answer's probability over the passes", color=QUIET
+    )
+    panel.set_ylabel("confidence (its mean over the passes)", color=QUIET)
+    panel.set_xlim(left=0)
+    panel.set_ylim(0, 1.02)
+    panel.tick_params(colors=QUIET, labelsize=9)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9, labelcolor=INK)
     for side in panel.spines.values():
         side.set_color(HAIRLINE)
     return _png(figure)

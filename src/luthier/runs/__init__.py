@@ -6,6 +6,7 @@ from luthier.runs.environment import Environment, capture_environment, memory_by
 from luthier.runs.files import JsonLines, atomic_file, atomic_folder, write_atomically
 from luthier.runs.mirror import Mirror
 from luthier.runs.records import RunRecord, Status
+from luthier.runs.row_losses import LEARNT_ROWS, RowLosses
 from luthier.runs.workspace import Run, Workspace, utc_now
 
 __all__ = [
@@ -14,9 +15,11 @@ __all__ = [
     "Environment",
     "JsonLines",
     "KeptRow",
+    "LEARNT_ROWS",
     "Mirror",
     "NewRow",
     "Origin",
+    "RowLosses",
     "Run",
     "RunRecord",
     "Status",

@@ -7,6 +7,7 @@ from luthier.training.heads import fit_head, start_from_probe
 from luthier.training.loop import (
     Damaged,
     Outcome,
+    RowsLearnt,
     Saved,
     StepDone,
     Surroundings,
@@ -42,6 +43,7 @@ __all__ = [
     "Saved",
     "ScoreContrast",
     "Squeezed",
+    "RowsLearnt",
     "StepDone",
     "SupervisedObjective",
     "Surroundings",

@@ -9,6 +9,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class StepPlan:
     """The steps of a run: `num_steps` optimizer updates over all examples, each once an epoch.
 
     The step with the largest micro-batch is the first of all, so that what is too much for memory
-    shows at once.
+    shows at once; where the order is given, it stays as it is.
     """
 
     lengths: tuple[int, ...]
@@ -29,6 +30,8 @@ class StepPlan:
     classes: tuple[int, ...] = ()
     """Class of each example, where classes are to come equally often: rows of rare ones come again,
     some of frequent ones not in every epoch. Two rows of one class stand side by side."""
+    order: Literal["shuffled", "given"] = "shuffled"
+    """Given: every epoch in the order of the examples, from the first step on."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -43,7 +46,7 @@ class StepPlan:
 
     def examples_of(self, step: int) -> list[int]:
         """Indices of the examples of a step, counted from 0."""
-        if step in (0, self._largest):
+        if self.order == "shuffled" and step in (0, self._largest):
             step = self._largest - step
         return self._in_order(step)
 
@@ -59,12 +62,14 @@ class StepPlan:
 
     def _in_order(self, step: int) -> list[int]:
         epoch, position = divmod(step, self.steps_per_epoch)
-        if self.classes:
+        if self.order == "given":
+            order: Sequence[int] = range(len(self.lengths))
+        elif self.classes:
             order = _balanced_order(self.classes, self.seed, epoch)
         else:
             order = _order(len(self.lengths), self.seed, epoch)
         start = position * self.batch_size
-        return order[start : start + self.batch_size]
+        return [*order[start : start + self.batch_size]]
 
 
 @lru_cache(maxsize=2)

@@ -81,7 +81,8 @@ class ClassObjective:
             mean, spread = self._scale
             values = [(e.value - mean) / spread for e in examples if e.value is not None]
             wanted = torch.tensor(values, device=logits.device)
-            return Losses((logits[:, 0] - wanted).square().sum())
+            squares = (logits[:, 0] - wanted).square()
+            return Losses(squares.sum(), each=squares.detach())
         if self._kind == "multi":
             targets = multi_hot(examples, self._num_classes).to(logits.device)
             losses = functional.binary_cross_entropy_with_logits(
@@ -90,12 +91,13 @@ class ClassObjective:
             with torch.no_grad():
                 right = ((logits > 0) == (targets > 0)).all(1).sum().item()
             # A mean over labels, so that rates fit however many there are.
-            return Losses(losses.mean(1).sum(), {"accuracy": right})
+            means = losses.mean(1)
+            return Losses(means.sum(), {"accuracy": right}, means.detach())
         labels = torch.tensor([example.classes[0] for example in examples], device=logits.device)
-        loss = functional.cross_entropy(logits, labels, weight=weights, reduction="sum")
+        each = functional.cross_entropy(logits, labels, reduction="none")
         with torch.no_grad():
             right = (logits.argmax(1) == labels).sum().item()
-        return Losses(loss, {"accuracy": right})
+        return Losses((each * weights[labels]).sum(), {"accuracy": right}, each.detach())
 
 
 def multi_hot(examples: Sequence[EncodedTexts], num_classes: int) -> Tensor:

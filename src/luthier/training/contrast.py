@@ -72,7 +72,7 @@ class _Contrast:
             rest = each.sum() - total
             total = total + (rest - rest.detach())
         watched = {} if right is None else {self.watched[0]: right[asked].sum().item()}
-        return Losses(total, watched)
+        return Losses(total, watched, each[asked].detach())
 
     def _of_step(
         self, rows: Tensor, examples: Sequence[EncodedTexts]

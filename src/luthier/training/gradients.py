@@ -5,6 +5,7 @@ micro-batches nor the number of ranks change the result. When memory runs out, t
 halved and the step begun anew.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -42,6 +43,8 @@ class Tally:
     """Tokens computed, each shared beginning once, with filler."""
     num_filler: int = 0
     watched: dict[str, float] = field(default_factory=dict)
+    each: list[float] = field(default_factory=list)
+    """Loss of each of the step's examples in order, not a number where it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +118,12 @@ class Gradients:
             tally.num_computed,
             tally.num_filler,
             *tally.watched.values(),
+            *tally.each,
         )
-        tokens, computed, filler, *watched = numbers
-        means = dict(zip(tally.watched, watched, strict=True))
-        return Tally(loss, int(tokens), int(computed), int(filler), means)
+        tokens, computed, filler, *rest = numbers
+        means = dict(zip(tally.watched, rest, strict=False))
+        each = rest[len(means) :]
+        return Tally(loss, int(tokens), int(computed), int(filler), means, each)
 
     def _fitting(self, compute: Callable[[], T], seed: int, squeezed: list[Squeezed]) -> T:
         """What is computed, begun anew with less at once for as long as memory runs out."""
@@ -164,7 +169,7 @@ class Gradients:
         return in_step(self.ranks, self.model, groups, [shortest])
 
     def _accumulate(self, step: Sequence[int], count: float, rows: Tensor | None) -> Tally:
-        tally = Tally(watched=dict.fromkeys(self.objective.watched, 0.0))
+        tally = Tally(watched=dict.fromkeys(self.objective.watched, 0.0), each=[0.0] * len(step))
         groups = self._groups(step)
         examples = [self.examples[i] for i in step]
         for number, (group, counts) in enumerate(groups):
@@ -183,6 +188,10 @@ class Gradients:
             tally.loss += counts * losses.total.item() / count
             for name, value in losses.watched.items():
                 tally.watched[name] += counts * value / len(step)
+            if counts:
+                each = [math.nan] * len(group) if losses.each is None else losses.each.tolist()
+                for place, value in zip(group, each, strict=True):
+                    tally.each[place] = value
         return tally
 
     def _prepare(self, group: Sequence[int]) -> None:

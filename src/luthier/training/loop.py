@@ -54,6 +54,17 @@ class StepDone:
 
 
 @dataclass(frozen=True, slots=True)
+class RowsLearnt:
+    """The examples of a step, and the loss of each before the update, where it is known."""
+
+    step: int
+    rows: tuple[int, ...]
+    """Numbers of the examples, from 0; one may come twice."""
+    losses: tuple[float, ...]
+    """Means per supervised token in nats, per pair, or per row: as the objective has them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Validated:
     """A validation loss measured after `step` updates."""
 
@@ -78,7 +89,7 @@ class Damaged:
     reason: str
 
 
-TrainingEvent = StepDone | Validated | Saved | Squeezed | Damaged
+TrainingEvent = StepDone | RowsLearnt | Validated | Saved | Squeezed | Damaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +162,7 @@ class _Loop:
             settled(training.micro_batch_tokens),
             training.max_steps,
             tuple(classes),
+            training.order,
         )
         self.trained = TrainedWeights(model.network)
         self.parameters = self.trained.masters
@@ -260,6 +272,10 @@ class _Loop:
             tally.watched,
         )
         self.surroundings.observe(done)
+        known = [p for p in zip(sorted(chosen), tally.each, strict=True) if math.isfinite(p[1])]
+        if known:
+            rows, losses = zip(*known, strict=True)
+            self.surroundings.observe(RowsLearnt(step + 1, rows, losses))
         return {
             "seconds": done.seconds,
             "num_tokens": done.num_tokens,

@@ -36,6 +36,8 @@ class Losses:
     """Differentiable float32 scalar."""
     watched: dict[str, float] = field(default_factory=dict)
     """Name -> sum over the examples of the batch."""
+    each: Tensor | None = None
+    """[examples] detached: the mean loss of each, as if it were alone, where that is known."""
 
 
 class Batch(Protocol):
@@ -144,7 +146,11 @@ class SupervisedObjective:
         seen: Seen | None,
     ) -> Losses:
         """Sum over supervised tokens."""
-        return Losses(model.total_loss(batch))
+        total, sums = model.summed_loss(batch)
+        if sums is None:
+            return Losses(total)
+        counts = torch.tensor([example.num_supervised for example in examples], device=sums.device)
+        return Losses(total, each=sums / counts.clamp(min=1))
 
 
 def pack_examples(examples: Sequence[EncodedExample], *, share: bool) -> FlatBatch:

@@ -140,7 +140,7 @@ class PairObjective:
         )
         pairs = Pairs(chosen, rejected, *lengths.unbind(1), *references.unbind(1))
         scored = self._score(pairs)
-        return Losses(scored.losses.sum(), _watched(pairs, scored))
+        return Losses(scored.losses.sum(), _watched(pairs, scored), scored.losses.detach())
 
 
 @torch.no_grad()
@@ -213,7 +213,7 @@ class RatedObjective:
                 "reward_margin": rewards.sum().item(),
                 "preference_accuracy": (rewards > 0).sum().item(),
             }
-        return Losses(losses.sum(), watched)
+        return Losses(losses.sum(), watched, losses.detach())
 
 
 def _reference(example: EncodedRated) -> tuple[float, float]:

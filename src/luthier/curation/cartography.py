@@ -1,0 +1,75 @@
+"""How a run learnt each of its rows: easily, with doubt, or hardly (dataset cartography).
+
+Each row was seen once in every pass, and its loss noted before the step it took part in. What a
+model thinks of the answer is exp(-loss): of labels their probability, of texts the geometric mean
+of their tokens' probabilities. Its mean over the passes is the confidence, its deviation the
+variability (Swayamdipta et al. 2020).
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from luthier.errors import ConfigError
+from luthier.runs import RowLosses, Run
+
+Learning = Literal["easy", "ambiguous", "hard"]
+AMBIGUOUS_SHARE = 1 / 3
+"""Of all rows: those of the highest variability, as its authors chose it."""
+
+Numbers = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """How a row was learnt."""
+
+    loss: float
+    """Mean over the passes."""
+    confidence: float
+    """Mean of exp(-loss), from 0 to 1."""
+    variability: float
+    """Its standard deviation; 0 where there was one pass."""
+    num_passes: int
+    learning: Learning
+    """Ambiguous are those of the highest variability; of the others those of more than the median
+    confidence are easy."""
+
+
+def learnt_in(run: Run) -> dict[str, Learnt]:
+    """How each row was learnt in a run, by `example_key`; rows that say the same are one.
+
+    Raises ConfigError when the run noted no losses.
+    """
+    losses = RowLosses(run.folder)
+    passes: dict[str, list[float]] = defaultdict(list)
+    keys = losses.keys()
+    for rows, lost in losses.steps():
+        for row, loss in zip(rows, lost, strict=True):
+            passes[keys[row]].append(loss)
+    if not passes:
+        raise ConfigError(
+            "noted no losses of rows", where=f"run {run.id}",
+            advice="kernels that do not say them are chosen on a GPU where they are faster, and "
+            "runs that had not begun to train have none",
+        )  # fmt: skip
+    return _regions(list(passes), list(passes.values()))
+
+
+def _regions(keys: Sequence[str], passes: Sequence[Sequence[float]]) -> dict[str, Learnt]:
+    losses = np.array([np.mean(own) for own in passes])
+    sure = [np.exp(-np.asarray(own)) for own in passes]
+    confidence = np.array([own.mean() for own in sure])
+    variability = np.array([own.std() for own in sure])
+    learning = np.where(confidence > np.median(confidence), "easy", "hard").astype(object)
+    most = np.argsort(-variability, kind="stable")[: int(len(keys) * AMBIGUOUS_SHARE)]
+    learning[most[variability[most] > 0]] = "ambiguous"
+    numbers = zip(losses.tolist(), confidence.tolist(), variability.tolist(), strict=True)
+    return {
+        key: Learnt(*measured, len(own), region)
+        for key, measured, own, region in zip(keys, numbers, passes, learning, strict=True)
+    }
