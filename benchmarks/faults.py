@@ -122,7 +122,9 @@ class Planter:
             self._change("refusals", count, lambda row: with_answer(row, said(REFUSALS)))
             self._change("copied-answers", count, lambda row: with_answer(row, question(row)))
         if self.is_json:
-            self._change("broken-json", count, lambda row: with_answer(row, answer(row)[:-2]))
+            self._change(
+                "broken-json-answers", count, lambda row: with_answer(row, answer(row)[:-2])
+            )
         if self.is_prose:
             self._change("cut-off-answers", count, self._cut)
         self._add("exact-duplicates", count, self.rows, lambda row: with_question(

@@ -148,8 +148,8 @@ def test_json_is_broken_only_where_answers_are_json(tmp_path: Path) -> None:
     assert found(checked(tmp_path, rows)) == {}
     rows[11] = answered(rows[11], '{"n": 11')
     rows[12] = answered(rows[12], "eleven")
-    assert found(checked(tmp_path, rows)) == {"broken-json": [11, 12]}
-    assert "broken-json" not in found(checked(tmp_path, chats(60)))
+    assert found(checked(tmp_path, rows)) == {"broken-json-answers": [11, 12]}
+    assert "broken-json-answers" not in found(checked(tmp_path, chats(60)))
 
 
 def test_rows_that_are_there_more_than_once(tmp_path: Path) -> None:

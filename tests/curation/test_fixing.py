@@ -105,3 +105,20 @@ def test_a_region_is_used_for_finding_and_for_masking(tmp_path: Path) -> None:
     datasets, version = kept(tmp_path, rows)
     done = fix_version(datasets, version, ["personal-data"], Options(region="US"))
     assert texts(datasets, done.version)[0]["completion"] == "Call [PHONE] now."
+
+
+def test_only_what_was_asked_for_is_masked(tmp_path: Path) -> None:
+    key = "ghp_abcdefghijklmnopqrstuvwxyz0123456789"
+    rows: list[dict[str, Any]] = [
+        {"prompt": f"say {i} please", "completion": f"it is {i}."} for i in range(9)
+    ]
+    rows[2]["completion"] = f"{MAIL} The key is {key}."
+    datasets, version = kept(tmp_path, rows)
+    found = {
+        rule: texts(datasets, fix_version(datasets, version, [rule]).version)[2]["completion"]
+        for rule in ("secrets", "personal-data")
+    }
+    assert found == {
+        "secrets": f"{MAIL} The key is [SECRET].",
+        "personal-data": f"Write to [EMAIL] then. The key is {key}.",
+    }

@@ -176,6 +176,14 @@ def test_an_excerpt_never_shows_half_of_a_secret(start: int, text: str) -> None:
         assert len(shown) <= EXCERPT + 80
 
 
+@given(st.integers(0, 400))
+def test_an_excerpt_never_cuts_a_number_that_a_region_would_know(start: int) -> None:
+    text = "word " * 40 + "(030) 123 456-78 " + "word " * 40
+    shown = excerpt(text, start)
+    digits = "".join(filter(str.isdigit, shown))
+    assert digits in ("", "03012345678")
+
+
 def test_blocks_are_smaller_than_files(tmp_path: Path) -> None:
     """Texts of several blocks are grouped as those of one."""
     texts = [f"this is the text number {i % (BLOCK + 7)} of all" for i in range(3 * BLOCK)]

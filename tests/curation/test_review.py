@@ -1,6 +1,7 @@
 """Faults that a reader of the source found: each row of them, once and for all."""
 
 import json
+import random
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from pyarrow import parquet
 
 from luthier.curation import (
+    CHECKS,
     Checked,
     FileSource,
     Options,
@@ -25,6 +27,7 @@ from luthier.curation import (
     mix_versions,
     split_version,
 )
+from luthier.curation.characters import unusual_in
 from luthier.errors import ConfigError, DataError
 from luthier.runs import Datasets, NewRow, Origin
 
@@ -36,6 +39,18 @@ def checked(folder: Path, rows: list[Any], *skip: str) -> Checked:
     place = folder / "rows.jsonl"
     place.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return check_rows(FileSource({None: [place]}), Options(skip=skip))
+
+
+def rates_of(folder: Path, rows: list[Any]) -> set[str]:
+    """Groups that differ."""
+    others = [name for name in CHECKS if name != "slices"]
+    return {rate.group for rate in checked(folder, rows, *others).rates}
+
+
+def answered_with(answer: str, number: int) -> dict[str, Any]:
+    """A conversation."""
+    asked = {"role": "user", "content": f"What is the answer to question number {number}?"}
+    return {"messages": [asked, {"role": "assistant", "content": answer}]}
 
 
 def names(result: Checked) -> set[str]:
@@ -241,3 +256,68 @@ def test_labels_of_test_rows_are_spelled_as_others(tmp_path: Path) -> None:
     version, _ = datasets.add("rows", [*rows, held], Origin("test"))
     done = fix_version(datasets, version, ["label-spellings"])
     assert [*datasets.content(done.version).rows()][-1].fields["label"] == "spam"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Wales \U0001f3f4\U000e0067\U000e0062\U000e0077\U000e006c\U000e0073\U000e007f waves",
+        "\u845b\U000e0100\u98fe",
+        "\u05e9\u05dc\u05d5\u05dd\u200f!",
+        "100\u200f \u200f\u05e9\u05e7\u05dc",
+        "family \U0001f468\u200d\U0001f469\u200d\U0001f467",
+    ],
+)
+def test_marks_that_scripts_and_flags_need_stay(text: str) -> None:
+    assert not unusual_in(text).search(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["hidden \U000e0048\U000e0069", "a\u200fb", "x\U000e0100", "zero\u200bwidth", "\u202etxt"],
+)
+def test_marks_that_hide_text_are_found(text: str) -> None:
+    unusual = unusual_in(text)
+    assert unusual.search(text)
+    assert not unusual.search(unusual.sub("", text))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Call ```print(1)``` on a line of its own, like this:\n```print(1)```\nand it works.",
+        "<list>\n<Item/>\n<Item name='a' />\n<br/>\n</list>\nThat is such a document.",
+    ],
+)
+def test_closed_blocks_and_tags_are_whole(tmp_path: Path, answer: str) -> None:
+    rows = [answered_with(answer, number) for number in range(20)]
+    assert "broken-markup" not in names(checked(tmp_path, rows))
+
+
+def test_lists_are_not_cut_off(tmp_path: Path) -> None:
+    sentence = "This is an answer of some length, and it ends as all the others end."
+    listed = "You need all of these things for the cake that you asked about:\n- flour\n- two eggs"
+    cut = f"{listed}, and"
+    for answer, is_cut in ((listed, False), (cut, True)):
+        rows = [*(answered_with(sentence, n) for n in range(30)), answered_with(answer, 30)]
+        assert ("cut-off-answers" in names(checked(tmp_path, rows))) == is_cut
+
+
+def test_beginnings_that_come_late_are_counted(tmp_path: Path) -> None:
+    """After a thousand others that come twice."""
+    rows = [answered_with(f"{n // 2} words that begin an answer, {n}", n) for n in range(2200)]
+    rows += [answered_with(f"Sure, here is the answer: {n}", n) for n in range(3000, 3600)]
+    (problem,) = [p for p in checked(tmp_path, rows).problems if p.name == "boilerplate"]
+    assert problem.num_rows == 600
+
+
+def test_differences_that_chance_makes_are_not_told(tmp_path: Path) -> None:
+    draw = random.Random(1)
+    rows = [
+        {"text": f"text number {n}", "label": draw.choice("ab"), "group": f"g{draw.randrange(25)}"}
+        for n in range(2500)
+    ]
+    assert not rates_of(tmp_path, rows)
+    for row in rows:
+        row["label"] = "a" if row["group"] == "g3" else row["label"]
+    assert rates_of(tmp_path, rows) == {"g3"}

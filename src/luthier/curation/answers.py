@@ -23,7 +23,7 @@ CUT = Kind(
     "often cut by a limit where they were made; a model learns to stop there", "drop",
 )  # fmt: skip
 BROKEN_JSON = Kind(
-    "broken-json", "error", "{n} without the JSON that other answers are",
+    "broken-json-answers", "error", "{n} without the JSON that other answers are",
     "what reads the answers fails on them", "drop",
 )  # fmt: skip
 BROKEN_MARKUP = Kind(
@@ -66,8 +66,9 @@ USUAL = 0.8
 """Share of answers that must be so before the others are wrong."""
 LEAST = 10
 """Answers from which something is usual."""
-FENCE = re.compile(r"^[ \t]*```", re.MULTILINE)
-TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9_-]*)(?:\s[^<>]*)?(/?)>")
+TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9_-]*)(?:\s[^<>]*?)?\s*(/?)>")
+LISTED = re.compile(r"^\s*(?:[-*\u2022]|\d+[.)])\s")
+"""How a line of a list begins."""
 VOID = frozenset(("br", "hr", "img", "input", "meta", "link", "p", "li", "td", "tr", "th"))
 
 
@@ -142,7 +143,7 @@ class CutOffCheck:
                 self._num_ended += 1
             elif SURELY_UNFINISHED.search(said[-12:]):
                 self._sure.add(row, said, _last_word(said), around=len(said))
-            else:
+            elif not LISTED.match(said[said.rfind("\n") + 1 :]):
                 self._likely.add(row, said, _last_word(said), around=len(said))
 
     def problems(self) -> Iterable[Problem]:
@@ -163,7 +164,7 @@ def _last_word(text: str) -> str:
 class JsonCheck:
     """Finds answers that are no JSON where most are."""
 
-    name = "broken-json"
+    name = "broken-json-answers"
 
     def __init__(self) -> None:
         self._broken = Gathered(BROKEN_JSON)
@@ -214,10 +215,7 @@ class MarkupCheck:
             said = row.answer
             if not row.is_written:
                 continue
-            if (
-                "`" in said
-                and sum(line.lstrip().startswith("```") for line in said.split("\n")) % 2
-            ):
+            if "```" in said and sum(map(_opens_or_closes, said.split("\n"))) % 2:
                 self._found.add(row, said, "an odd number of ```")
             if "<" in said:
                 self._see_tags(row, said)
@@ -241,6 +239,11 @@ class MarkupCheck:
                 known.add(row.position)
                 self._found.add(row, row.answer, f"<{tag}> and </{tag}> do not match")
         return self._found.problem()
+
+
+def _opens_or_closes(line: str) -> bool:
+    """Whether a line begins or ends a code block; one may also stand in a single line."""
+    return line.lstrip().startswith("```") and line.count("```") % 2 == 1
 
 
 def _without_patterns(schema: Any) -> Any:

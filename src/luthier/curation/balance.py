@@ -1,9 +1,10 @@
 """What a dataset is made of: labels, lengths, languages, beginnings, and what groups get."""
 
+import zlib
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 
 from luthier.curation.looking import Growing, Seen
 from luthier.curation.privacy import excerpt
-from luthier.curation.problems import Case, Gathered, Kind, Problem, problem_of
+from luthier.curation.problems import MAX_CASES, Case, Gathered, Kind, Problem, problem_of
 from luthier.data import Labelled
 
 UNEVEN = Kind(
@@ -43,7 +44,14 @@ OPENINGS = Kind(
     "boilerplate", "note", "{n} beginning their answers with the same words",
     "a model learns these words first, and writes them everywhere",
 )  # fmt: skip
+MANY = Kind(
+    "many-labels", "warning", "{n} with labels beyond the first hundred thousand different ones",
+    "nobody learns so many; perhaps these are no labels, but texts or ids",
+)  # fmt: skip
+MAX_LABELS = 100_000
 LEAST_OF_LABEL = 5
+EXCERPTED = 2000
+"""Characters of a text that are held until it is known whether it is shown."""
 UNEVEN_TIMES = 10
 """Rows of the most frequent label for one of the rarest, from which labels are uneven."""
 OUTLYING_TIMES = 20
@@ -56,6 +64,11 @@ LANGUAGE_CHARACTERS = 60
 SURE = 0.99
 OPENING_WORDS = 5
 OPENING_SHARE = 0.1
+OPENING_CASES = 10
+LEAST_OF_GROUP = 20
+"""Rows from which a group's rates are told."""
+FALSE_SHARE = 0.05
+"""Of the differences that are told, those that are there by chance."""
 
 Measure = Callable[[Sequence[str]], Sequence[int]]
 
@@ -75,7 +88,8 @@ class LabelCheck:
 
     def __init__(self) -> None:
         self.counts = Counter[str]()
-        self._rows: dict[str, list[Seen]] = defaultdict(list)
+        self._many = Gathered(MANY)
+        self._cases: dict[str, list[Case]] = defaultdict(list)
         self._positions: dict[str, array[int]] = defaultdict(lambda: array("q"))
         self.usual: dict[str, str] = {}
         """Each label that is spelled otherwise than another -> the more frequent spelling."""
@@ -84,21 +98,28 @@ class LabelCheck:
         """Count the labels of rows."""
         for row in rows:
             for label in labels_of(row):
+                if len(self.counts) >= MAX_LABELS and label not in self.counts:
+                    self._many.add(row, row.question, f"{label!r}")
+                    continue
                 self.counts[label] += 1
                 self._positions[label].append(row.position)
-                if len(self._rows[label]) < LEAST_OF_LABEL:
-                    self._rows[label].append(row)
+                if len(self._cases[label]) < LEAST_OF_LABEL:
+                    case = Case(row.position, row.place, row.question[:EXCERPTED])
+                    self._cases[label].append(case)
 
     def problems(self) -> Iterable[Problem]:
         """Labels that are uneven, rare, or spelled in two ways."""
         counts = self.counts
+        yield from self._many.problem()
         if len(counts) < 2:
             return
         most, least = counts.most_common()[0], counts.most_common()[-1]
         rare = Gathered(RARE)
         for label in [label for label, n in counts.items() if n < LEAST_OF_LABEL]:
-            for row in self._rows[label]:
-                rare.add(row, row.question, f"{label!r} has {counts[label]}")
+            rare.positions.extend(self._positions[label])
+            if len(rare.cases) < MAX_CASES:
+                said = f"{label!r} has {counts[label]}"
+                rare.cases += [_told(case, said) for case in self._cases[label]]
         if most[1] >= UNEVEN_TIMES * least[1]:
             title = f"{most[0]!r} has {most[1]:,} rows, {least[0]!r} has {least[1]:,}"
             yield problem_of(_titled(UNEVEN, title), (), ())
@@ -116,12 +137,14 @@ class LabelCheck:
             self.usual[label] = usual
             positions += self._positions[label]
             said = f"{label!r} ({number} rows), as {usual!r} ({self.counts[usual]})"
-            cases += [
-                Case(row.position, row.place, excerpt(row.question), said)
-                for row in self._rows[label]
-            ]
+            cases += [_told(case, said) for case in self._cases[label]]
         if positions:
             yield problem_of(SPELLED, positions, cases)
+
+
+def _told(case: Case, detail: str) -> Case:
+    """With what is wrong, and as a report shows it."""
+    return replace(case, text=excerpt(case.text), detail=detail)
 
 
 def _titled(kind: Kind, title: str) -> Kind:
@@ -138,7 +161,7 @@ class LengthCheck:
         self._measure, self._limit = measure, limit
         self.unit = "tokens" if measure else "characters"
         self._lengths, self._positions = Growing(np.int32), Growing(np.int64)
-        self._longest: list[tuple[int, Seen]] = []
+        self._longest: list[tuple[int, Case]] = []
         self._too_long = Gathered(LONG)
 
     def see(self, rows: Sequence[Seen]) -> None:
@@ -151,8 +174,9 @@ class LengthCheck:
             if self._limit and length > self._limit:
                 detail = f"{length:,} {self.unit}, of {self._limit:,} that the model takes"
                 self._too_long.add(row, row.question, detail)
-        best = [*self._longest, *zip(lengths, rows, strict=True)]
-        self._longest = sorted(best, key=lambda pair: -pair[0])[:200]
+        best: list[tuple[int, Seen | Case]] = [*self._longest, *zip(lengths, rows, strict=True)]
+        best = sorted(best, key=lambda pair: -pair[0])[:MAX_CASES]
+        self._longest = [(length, _shown(row)) for length, row in best]
 
     @property
     def lengths(self) -> np.ndarray:
@@ -168,12 +192,17 @@ class LengthCheck:
         median = float(np.median(self.lengths))
         limit = max(OUTLYING_TIMES * median, 1000)
         cases = [
-            Case(row.position, row.place, excerpt(row.question or row.answer),
-                 f"{length:,} {self.unit}, the median is {median:,.0f}")
-            for length, row in self._longest if length > limit
+            _told(case, f"{length:,} {self.unit}, the median is {median:,.0f}")
+            for length, case in self._longest if length > limit
         ]  # fmt: skip
         if cases:
             yield problem_of(OUTLYING, self._positions.array[self.lengths > limit], cases)
+
+
+def _shown(row: Seen | Case) -> Case:
+    if isinstance(row, Case):
+        return row
+    return Case(row.position, row.place, (row.question or row.answer)[:EXCERPTED])
 
 
 class LanguageCheck:
@@ -229,8 +258,8 @@ class OpeningCheck:
 
     def __init__(self) -> None:
         self.counts = Counter[str]()
-        self._first: dict[str, Gathered] = {}
-        self._total = 0
+        self._hashes, self._positions = Growing(np.uint32), Growing(np.int64)
+        self._cases: dict[str, list[Case]] = {}
 
     def see(self, rows: Sequence[Seen]) -> None:
         """Count the first words of answers that are long."""
@@ -238,25 +267,33 @@ class OpeningCheck:
             words = row.answer[:200].split()[: OPENING_WORDS + 1] if row.is_written else []
             if len(words) <= OPENING_WORDS or words[0][0] in "{[<":
                 continue
-            self._total += 1
             opening = " ".join(words[:OPENING_WORDS])
+            self._hashes.extend([_hash(opening)])
+            self._positions.extend([row.position])
             self.counts[opening] += 1
-            if self.counts[opening] > 1 and len(self._first) < 1000:
-                self._first.setdefault(opening, Gathered(OPENINGS)).add(row, row.answer, opening)
+            if self.counts[opening] >= 0.1 * OPENING_SHARE * len(self._hashes):
+                cases = self._cases.setdefault(opening, [])
+                if len(cases) < OPENING_CASES:
+                    cases.append(Case(row.position, row.place, excerpt(row.answer), opening))
         if len(self.counts) > 200_000:
             self.counts = Counter(dict(self.counts.most_common(50_000)))
+            self._cases = {key: own for key, own in self._cases.items() if key in self.counts}
 
     def problems(self) -> Iterable[Problem]:
         """Beginnings that a large part of all answers has."""
-        if self._total < 50:
+        hashes, found = self._hashes.array, Gathered(OPENINGS)
+        if len(hashes) < 50:
             return
-        found = Gathered(OPENINGS)
-        for opening, number in self.counts.most_common(20):
-            gathered = self._first.get(opening)
-            if number >= OPENING_SHARE * self._total and gathered is not None:
-                found.positions.extend(gathered.positions.array)
-                found.cases += gathered.cases[:10]
+        for opening, _ in self.counts.most_common(20):
+            is_so = hashes == _hash(opening)
+            if is_so.sum() >= OPENING_SHARE * len(hashes):
+                found.positions.extend(self._positions.array[is_so])
+                found.cases += self._cases.get(opening, [])
         yield from found.problem()
+
+
+def _hash(opening: str) -> int:
+    return zlib.crc32(opening.encode("utf-8", "surrogatepass"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,23 +339,33 @@ class SliceCheck:
         }
 
     def rates(self) -> list[Rate]:
-        """Label rates of groups whose interval does not hold the rate of all rows."""
-        found = []
+        """Label rates of groups that differ from that of all rows.
+
+        Of those told, one in twenty is expected to be by chance, however many were compared
+        (Benjamini and Hochberg 1995).
+        """
+        from scipy.stats import false_discovery_control
+
+        found, chances = [], []
         for column, groups in self.tables().items():
             labels = sum(self._labels[column].values(), Counter[str]())
             total = sum(groups.values())
             for group, number in groups.items():
                 own = self._labels[column][group]
-                rates = [(_rate(column, group, number, label, own[label]), of_all / total)
-                         for label, of_all in labels.most_common(50)]  # fmt: skip
-                found += [rate for rate, all_rows in rates
-                          if number >= 20 and not rate.low <= all_rows <= rate.high]  # fmt: skip
-        return found
+                for label, of_all in labels.most_common(50) if number >= LEAST_OF_GROUP else ():
+                    rate, chance = _rate((column, group), number, label, own[label], of_all / total)
+                    found.append(rate)
+                    chances.append(chance)
+        if not found:
+            return []
+        kept = false_discovery_control(chances) <= FALSE_SHARE
+        return [rate for rate, is_kept in zip(found, kept, strict=True) if is_kept]
 
     def problems(self) -> Iterable[Problem]:
         """Groups whose labels differ from the others'."""
-        for rate in self.rates()[:1]:
-            others = len(self.rates()) - 1
+        rates = self.rates()
+        for rate in rates[:1]:
+            others = len(rates) - 1
             title = (
                 f"{rate.column} {rate.group!r} has {rate.label!r} in {100 * rate.rate:.1f} % "
                 f"(95 % interval {100 * rate.low:.1f} to {100 * rate.high:.1f})"
@@ -334,10 +381,13 @@ DIFFERENT = Kind(
 )  # fmt: skip
 
 
-def _rate(column: str, group: str, number: int, label: str, hits: int) -> Rate:
+def _rate(
+    named: tuple[str, str], number: int, label: str, hits: int, of_all: float
+) -> tuple[Rate, float]:
+    """The rate of a label in a group, and how often chance gives one as far from that of all."""
     from scipy.stats import binomtest
 
-    interval = binomtest(hits, number).proportion_ci(method="wilson")
-    return Rate(
-        column, group, number, label, hits / number, float(interval.low), float(interval.high)
-    )
+    tested = binomtest(hits, number, of_all)
+    interval = tested.proportion_ci(method="wilson")
+    rate = Rate(*named, number, label, hits / number, float(interval.low), float(interval.high))
+    return rate, float(tested.pvalue)

@@ -22,11 +22,19 @@ OFFENSIVE = Kind(
     "they may be meant, as in a filter's examples; a model that reads them as answers writes them",
 )  # fmt: skip
 
-# Joiners (200C, 200D) belong to scripts and emoji; a byte-order mark inside a text to nothing.
-UNUSUAL_CLASS = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u200b\u200e\u200f\u202a-\u202e"
-    "\u2060-\u2064\u2066-\u206f\ufeff\ufff0-\uffff\ue000-\uf8ff\U000e0000-\U0010ffff]"
+# Joiners (200C, 200D) belong to scripts and emoji; a byte-order mark inside a text to nothing. Tags
+# are invisible letters but in a flag (1F3F4), selectors choose a form of the ideograph before them.
+_NEVER = (
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u200b\u202a-\u202e"
+    "\u2060-\u2064\u2066-\u206f\ufeff\ufff0-\uffff\ue000-\uf8ff\U000e0000-\U000e001f"
+    "\U000e0080-\U000e00ff\U000e01f0-\U0010ffff]"
+    "|(?<![\U0001f3f4\U000e0020-\U000e007f])[\U000e0020-\U000e007f]+"
+    "|(?<![\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])[\U000e0100-\U000e01ef]"
 )
+BESIDE_RIGHT_TO_LEFT = re.compile(_NEVER)
+ELSEWHERE = re.compile(f"{_NEVER}|[\u200e\u200f]")
+"""With marks of direction, which say something only where a text is written from right to left."""
+RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefe]")
 NAMED = {
     0: "NUL", 0xAD: "a soft hyphen", 0x200B: "a zero-width space", 0xFEFF: "a byte-order mark",
     0xFFFD: "a replacement character",
@@ -45,16 +53,22 @@ class UnusualCheck:
         """Search the texts."""
         for row in rows:
             for text in row.all_texts:
-                found = UNUSUAL_CLASS.search(text)
+                unusual = unusual_in(text)
+                found = unusual.search(text)
                 if found:
-                    said = _named(found.group())
-                    shown = UNUSUAL_CLASS.sub("\u2423", text)
+                    said = _named(found.group()[0])
+                    shown = unusual.sub("\u2423", text)
                     self._found.add(row, shown, f"holds {said}", around=found.start())
                     break
 
     def problems(self) -> Iterable[Problem]:
         """Rows with such characters."""
         return self._found.problem()
+
+
+def unusual_in(text: str) -> re.Pattern[str]:
+    """What finds characters that such a text should not hold."""
+    return BESIDE_RIGHT_TO_LEFT if RIGHT_TO_LEFT.search(text) else ELSEWHERE
 
 
 def _named(character: str) -> str:

@@ -40,8 +40,9 @@ from luthier.errors import ConfigError
 
 CHECKS = (
     "overlap", "private", "doubtful-labels", "labels", "refusals", "copied-answers",
-    "cut-off-answers", "broken-json", "broken-markup", "broken-tool-calls", "unusual-characters",
-    "mojibake", "offensive-words", "lengths", "languages", "boilerplate", "slices",
+    "cut-off-answers", "broken-json-answers", "broken-markup", "broken-tool-calls",
+    "unusual-characters", "mojibake", "offensive-words", "lengths", "languages",
+    "boilerplate", "slices",
 )  # fmt: skip
 """Names of all checks but that of the format, which is always made."""
 UNREADABLE = "a run would refuse them: nothing is dropped in silence"

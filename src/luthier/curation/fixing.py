@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from luthier.curation.characters import UNUSUAL_CLASS
+from luthier.curation.characters import unusual_in
 from luthier.curation.checking import Checked, Options, check_rows
 from luthier.curation.looking import NO_WORDS, VersionSource
 from luthier.curation.privacy import mask
@@ -65,18 +65,24 @@ def fix_version(
     touched: dict[str, list[str]] = {name: [] for name in names}
     counts = dict.fromkeys(names, 0)
 
+    def note(reason: str, kept: KeptRow) -> None:
+        counts[reason] += 1
+        if len(touched[reason]) < MAX_IDS:
+            touched[reason].append(kept.id)
+
     def rows() -> Iterator[NewRow]:
         for kept in content.rows():
             position = kept.position - 1
-            reasons = plan.changed.get(position, [])
             if position in plan.dropped:
-                reasons = [plan.dropped[position]]
-            for reason in reasons:
-                counts[reason] += 1
-                if len(touched[reason]) < MAX_IDS:
-                    touched[reason].append(kept.id)
-            if position not in plan.dropped:
-                yield NewRow(_mended(kept, plan), kept.split, kept.origin)
+                note(plan.dropped[position], kept)
+                continue
+            fields = kept.fields
+            for reason in plan.changed.get(position, ()):
+                changed = RULES[reason](fields, plan, position)
+                if changed != fields:
+                    note(reason, kept)
+                fields = changed
+            yield NewRow(fields, kept.split, kept.origin)
 
     # The rows are gone through before the record is written, so it holds all that was touched.
     details: dict[str, Any] = {"rules": names, "rows": counts, "ids": touched}
@@ -114,20 +120,16 @@ def _plan(
     return plan
 
 
-def _mended(kept: KeptRow, plan: _Plan) -> dict[str, Any]:
-    position = kept.position - 1
-    fields = kept.fields
-    for reason in plan.changed.get(position, ()):
-        fields = RULES[reason](fields, plan, position)
-    return fields
+def _without_secrets(fields: dict[str, Any], plan: _Plan, position: int) -> dict[str, Any]:
+    return _with_texts(fields, lambda text: mask(text, plan.region, "secrets"))
 
 
-def _masked(fields: dict[str, Any], plan: _Plan, position: int) -> dict[str, Any]:
-    return _with_texts(fields, lambda text: mask(text, plan.region))
+def _without_persons(fields: dict[str, Any], plan: _Plan, position: int) -> dict[str, Any]:
+    return _with_texts(fields, lambda text: mask(text, plan.region, "personal"))
 
 
 def _normalised(fields: dict[str, Any], plan: _Plan, position: int) -> dict[str, Any]:
-    return _with_texts(fields, lambda text: UNUSUAL_CLASS.sub("", LINE_ENDS.sub("\n", text)))
+    return _with_texts(fields, lambda text: unusual_in(text).sub("", LINE_ENDS.sub("\n", text)))
 
 
 def _decoded(fields: dict[str, Any], plan: _Plan, position: int) -> dict[str, Any]:
@@ -184,8 +186,8 @@ def _changed(value: Any, change: Callable[[str], str]) -> Any:
 
 
 RULES: dict[str, Callable[[dict[str, Any], _Plan, int], dict[str, Any]]] = {
-    "secrets": _masked,
-    "personal-data": _masked,
+    "secrets": _without_secrets,
+    "personal-data": _without_persons,
     "unusual-characters": _normalised,
     "mojibake": _decoded,
     "doubtful-labels": _relabelled,

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 EMAIL = re.compile(
     r"(?<![\w.+%-])[\w.+%-]{1,64}@(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,24}(?![\w-])",
@@ -28,18 +28,22 @@ TOKEN = re.compile(
     r"(?<![\w+/=.:-])(?=[A-Za-z_+/=.:-]{0,80}\d)[\w+/=.:-]{16,}|://[^\s/:]{1,80}:[^\s/@]{1,200}@",
     re.ASCII,
 )
+"""What a secret may be in: something long with a digit, or an address with a password."""
 NEW_KEYS = re.compile(r"\b(?:hf_|sk-ant-|sk-proj-|AIza)[A-Za-z0-9_-]{20,}", re.ASCII)
 """Of services that are younger than the patterns of the library."""
-"""What a secret may be in: something long with a digit, or an address with a password."""
 BLOCK_KEY = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
 )
+Private = Literal["all", "secrets", "personal"]
 SECRET = "SECRET"  # noqa: S105 - what it is called
-REST = re.compile(r"[\w+/=.-]*")
+REST = re.compile(r"(?:[\w+/=.-]*[\w+/=-])?")
+"""What follows the part of a secret that made sure of it, but the mark that ends a sentence."""
 WHOLE = 20_000
 """Characters of a text that is looked at as a whole before a part of it is shown."""
 EXCERPT, MARGIN = 240, 200
 """Characters that are shown of a text, and beyond them where something private may end."""
+OF_NUMBERS = frozenset("0123456789 ()+./-")
+LONGEST_NUMBER = 40
 LEFT_OUT = {
     "KeywordDetector",
     "IPPublicDetector",
@@ -81,9 +85,12 @@ def find_private(text: str, region: str | None = None) -> list[Span]:
     return apart
 
 
-def mask(text: str, region: str | None = None) -> str:
+def mask(text: str, region: str | None = None, what: Private = "all") -> str:
     """The text with names of kinds in the place of what is private: [EMAIL]."""
-    return _without(text, find_private(text, region))
+    spans = find_private(text, region)
+    if what != "all":
+        spans = [span for span in spans if (span.kind == SECRET) == (what == "secrets")]
+    return _without(text, spans)
 
 
 def _without(text: str, spans: Iterable[Span], start: int = 0, stop: int | None = None) -> str:
@@ -100,6 +107,8 @@ def excerpt(text: str, around: int = 0) -> str:
     Nothing private is cut in two, which would hide it from the mask.
     """
     start, stop = max(0, around - EXCERPT // 4), max(0, around - EXCERPT // 4) + EXCERPT
+    # Digits may be a telephone number, of a region that is not known here.
+    start, stop = _beside_digits(text, start, -1), _beside_digits(text, stop, 1)
     offset = max(0, start - MARGIN)
     if len(text) <= WHOLE:
         offset = 0
@@ -112,6 +121,15 @@ def excerpt(text: str, around: int = 0) -> str:
     shown = _without(window, inside, start - offset, stop - offset)
     ends = "..." if len(text) > stop else ""
     return f"{'...' if start else ''}{' '.join(shown.split())}{ends}"
+
+
+def _beside_digits(text: str, place: int, step: int) -> int:
+    """The nearest place in this direction where no number is cut in two."""
+    for _ in range(LONGEST_NUMBER):
+        if not 0 < place < len(text) or not {text[place - 1], text[place]} <= OF_NUMBERS:
+            break
+        place += step
+    return place
 
 
 def _emails(text: str, region: str | None) -> Iterator[Span]:
