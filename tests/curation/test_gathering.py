@@ -2,20 +2,25 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import fsspec
 import openpyxl
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from openpyxl.chart import BarChart
 from pyarrow import parquet
 
 from luthier.curation import add_files
 from luthier.curation.gathering import gathered
+from luthier.data import read_rows
 from luthier.errors import ConfigError, DataError, LuthierError
 from luthier.runs import Datasets
 
@@ -80,12 +85,23 @@ def test_addresses_are_fetched_and_named(tmp_path: Path) -> None:
     ]  # fmt: skip
     some = rows_of(tmp_path, "memory://bucket/set/*/a.jsonl")
     assert len(some) == 6
+    memory.pipe("/test-bucket/dev/a.jsonl", lines(ROWS).encode())
+    memory.pipe("/test-bucket/b/c.jsonl", lines(ROWS).encode())
+    assert {s for _, s, _ in rows_of(tmp_path, "memory://test-bucket/b/*.jsonl")} == {None}
+    assert {s for _, s, _ in rows_of(tmp_path, "memory://test-bucket/b")} == {None}
+    assert {s for _, s, _ in rows_of(tmp_path, "memory://test-bucket/*/a.jsonl")} == {"validation"}
     memory.pipe("/bucket/broken.jsonl", b'{"text": "a"}\n{"text": \n')
     with pytest.raises(DataError, match=r"memory://bucket/broken.jsonl:2 is broken JSON"):
         rows_of(tmp_path, "memory://bucket/broken.jsonl")
 
 
 class _Quiet(SimpleHTTPRequestHandler):
+    def do_GET(self) -> None:
+        if self.path.startswith("/forbidden"):
+            self.send_error(403)
+        else:
+            super().do_GET()
+
     def log_message(self, *arguments: Any) -> None:
         pass
 
@@ -106,8 +122,22 @@ def web(tmp_path: Path) -> Iterator[str]:
 @pytest.mark.enable_socket
 def test_rows_come_over_http(tmp_path: Path, web: str) -> None:
     assert [f for f, _, _ in rows_of(tmp_path, f"{web}/rows.jsonl")] == ROWS
-    with pytest.raises(LuthierError, match="cannot be fetched"):
-        rows_of(tmp_path, f"{web}/nothing.jsonl")
+    for name in ("nothing", "forbidden"):
+        with pytest.raises(LuthierError, match="cannot be fetched"):
+            rows_of(tmp_path, f"{web}/{name}.jsonl")
+
+
+@pytest.mark.enable_socket
+def test_what_an_address_says_in_secret_is_not_kept(tmp_path: Path, web: str) -> None:
+    host = web.removeprefix("http://")
+    found = rows_of(tmp_path, f"http://me:hunter2@{host}/rows.jsonl?token=hunter2&x=1")
+    assert [(f, origin) for f, _, origin in found] == [
+        (row, f"{web}/rows.jsonl:{n}") for n, row in enumerate(ROWS, 1)
+    ]
+    assert "hunter2" not in json.dumps(Datasets(tmp_path / "workspace").log("rows")[-1].details)
+    with pytest.raises(LuthierError) as raised:
+        rows_of(tmp_path, f"http://me:hunter2@{host}/nothing.jsonl?token=hunter2")
+    assert "hunter2" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -175,3 +205,60 @@ def test_broken_books_and_streams_are_said(tmp_path: Path, content: bytes) -> No
         (tmp_path / name).write_bytes(content)
         with pytest.raises(DataError, match=name):
             rows_of(tmp_path, str(tmp_path / name))
+
+
+def a_book(path: Path, change: Callable[[str], str] = lambda sheet: sheet) -> Path:
+    """A workbook of three rows, with the XML of its sheet changed."""
+    book = openpyxl.Workbook()
+    assert book.active is not None
+    for cells in (["text", "label"], ["one", "a"], ["two", "b"], ["three", "a"]):
+        book.active.append(cells)
+    book.save(path.with_suffix(".whole.xlsx"))
+    with ZipFile(path.with_suffix(".whole.xlsx")) as whole, ZipFile(path, "w") as made:
+        for name in whole.namelist():
+            content = whole.read(name).decode("utf-8")
+            made.writestr(name, change(content) if name.endswith("sheet1.xml") else content)
+    return path
+
+
+def test_a_sheet_that_is_wrong_about_its_size_is_read_whole(tmp_path: Path) -> None:
+    path = a_book(tmp_path / "rows.xlsx", lambda xml: xml.replace('ref="A1:B4"', 'ref="A1:A2"'))
+    assert [f["text"] for f, _, _ in rows_of(tmp_path, str(path))] == ["one", "two", "three"]
+
+
+def test_cells_without_a_name_are_not_lost_in_silence(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    assert book.active is not None
+    for cells in (["text", "label"], ["one", "a"], ["two", "b", "more"]):
+        book.active.append(cells)
+    book.save(tmp_path / "rows.xlsx")
+    with pytest.raises(DataError, match=r"rows.xlsx:3 has cells beyond the 2 columns"):
+        rows_of(tmp_path, str(tmp_path / "rows.xlsx"))
+
+
+def test_a_book_of_charts_has_no_rows(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    book.create_chartsheet().add_chart(BarChart())
+    book.remove(book.worksheets[0])
+    book.save(tmp_path / "rows.xlsx")
+    with pytest.raises(DataError, match="has no sheet with cells"):
+        rows_of(tmp_path, str(tmp_path / "rows.xlsx"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(place=st.integers(0, 10_000), kept=st.integers(0, 400), byte=st.integers(0, 255))
+def test_a_damaged_book_is_said_or_read(
+    tmp_path_factory: pytest.TempPathFactory, place: int, kept: int, byte: int
+) -> None:
+    folder = tmp_path_factory.mktemp("book")
+    content = bytearray(a_book(folder / "rows.xlsx").read_bytes())
+    content[place % len(content)] = byte
+    (folder / "rows.xlsx").write_bytes(bytes(content))
+    cut = a_book(folder / "cut.xlsx", lambda xml: xml[:kept] + xml[kept + 3 :])
+    for path in (folder / "rows.xlsx", cut):
+        findings: list[Any] = []
+        try:
+            list(read_rows(path, findings.append))
+        except DataError as error:
+            findings.append(error)
+        assert all(path.name in str(finding) for finding in findings)

@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from luthier.data import READERS, Split, kind_of
-from luthier.errors import ConfigError, DataError
+from luthier.errors import ConfigError, DataError, LuthierError
 
 HUB = "hf:"
 SPLITS: dict[str, Split] = {
@@ -103,44 +104,67 @@ def _split(name: str) -> Split | None:
 
 def _fetched(source: str, folder: Path, observe: Callable[[str], None]) -> list[Gathered]:
     address = f"hf://datasets/{source.removeprefix(HUB)}" if source.startswith(HUB) else source
-    system, path = _opened(address, source)
+    named = _without_secrets(source)
     try:
-        is_file = kind_of(Path(path)) in READERS and "*" not in path
+        system, path = _opened(address, named)
+        is_file = _kind(path) in READERS and "*" not in path
         names = [path] if is_file else _remote_rows(system, path)
         found = []
         for name in names:
-            observe(f"fetch {name}")
-            place = folder / Path(name).name
-            if place.exists():
-                place = folder / name.strip("/").replace("/", "-")
+            inside = "" if is_file else name.removeprefix(_before_wildcards(path)).strip("/")
+            observe(f"fetch {inside or named}")
+            place = folder / (inside.replace("/", "-") or Path(_without_query(name)).name)
             _copy(system, name, place)
-            inside = name.removeprefix(path).strip("/") if len(names) > 1 else ""
             split = _split(inside) if inside else None
-            found.append(Gathered(place, split, f"{source}#{inside}" if inside else source))
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot be fetched: {error}", where=source) from error
+            found.append(Gathered(place, split, f"{named}#{inside}" if inside else named))
+    except LuthierError:
+        raise
+    except Exception as error:  # every file system has errors of its own
+        said = str(error).replace(source, named) or type(error).__name__
+        raise DataError(f"cannot be fetched: {said}", where=named) from error
     if not found:
         accepted = f"files of rows ({', '.join(READERS)})"
-        raise DataError("holds no rows", where=source, accepted=accepted)
+        raise DataError("holds no rows", where=named, accepted=accepted)
     return found
 
 
-def _opened(address: str, source: str) -> tuple[Any, str]:
+def _without_secrets(source: str) -> str:
+    """An address as it may be written down: without a password, and without what is asked of it."""
+    parts = urlsplit(source)
+    if parts.scheme not in ("http", "https", "ftp", "sftp", "ssh", "webhdfs"):
+        return source
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _without_query(path: str) -> str:
+    return urlsplit(path).path if path.startswith(("http://", "https://")) else path
+
+
+def _kind(path: str) -> str:
+    return kind_of(Path(_without_query(path)))
+
+
+def _before_wildcards(path: str) -> str:
+    """The folder that a pattern is looked for in; a path without wildcards is one."""
+    return path.partition("*")[0].rpartition("/")[0] if "*" in path else path
+
+
+def _opened(address: str, named: str) -> tuple[Any, str]:
     import fsspec
 
     try:
         system, path = fsspec.core.url_to_fs(address)
     except ImportError as error:
-        raise ConfigError(f"cannot be fetched: {error}", where=source) from error
+        raise ConfigError(f"cannot be fetched: {error}", where=named) from error
     except ValueError as error:
         known = "https://, s3://, gs://, hf:ORG/NAME or a file"
-        raise ConfigError(f"cannot be fetched: {error}", where=source, accepted=known) from error
+        raise ConfigError(f"cannot be fetched: {error}", where=named, accepted=known) from error
     return system, path
 
 
 def _remote_rows(system: Any, path: str) -> list[str]:
     if "*" in path:
-        return sorted(name for name in system.glob(path) if kind_of(Path(name)) in READERS)
+        return sorted(name for name in system.glob(path) if _kind(name) in READERS)
     inside = {name.removeprefix(path).strip("/"): name for name in system.find(path)}
     return [inside[name] for name in _rows_among(list(inside))]
 

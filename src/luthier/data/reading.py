@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -285,28 +286,43 @@ def _numbered(path: Path, batches: Iterable[Any]) -> Iterator[Row]:
 
 def _read_sheet(path: Path, report: Report) -> Iterator[Row]:
     """Rows of the first sheet of a workbook, whose first row names the columns."""
+    lines = _cells(path)
+    header = ["" if name is None else str(name).strip() for name in next(lines, ())]
+    while header and not header[-1]:
+        header.pop()
+    _check_header(header, path)
+    for number, cells in enumerate(lines, 2):
+        place = Place(str(path), number)
+        if any(value is not None for value in cells[len(header) :]):
+            found = f"has cells beyond the {len(header)} columns that the first row names"
+            report(Finding(place, "unnamed-columns", "", found, "a name above every column"))
+            continue
+        values = zip(header, cells, strict=False)
+        fields = {name: _cell(value) for name, value in values if value is not None}
+        if fields:
+            yield Row(place, fields)
+
+
+def _cells(path: Path) -> Iterator[tuple[Any, ...]]:
+    """Values of a workbook's first sheet, row by row. Raises DataError where it is damaged."""
+    from xml.etree.ElementTree import ParseError
     from zipfile import BadZipFile
 
     from openpyxl import load_workbook
     from openpyxl.utils.exceptions import InvalidFileException
 
     try:
-        book = load_workbook(path, read_only=True, data_only=True)
-    except (BadZipFile, InvalidFileException, KeyError, ValueError, OSError) as error:
+        with path.open("rb") as file:
+            book = load_workbook(file, read_only=True, data_only=True)
+            sheet = book.worksheets[0]
+            # What a sheet says of its own size may be wrong.
+            sheet.reset_dimensions()
+            yield from sheet.iter_rows(values_only=True)
+    except IndexError:
+        raise DataError("has no sheet with cells", where=str(path)) from None
+    except (BadZipFile, InvalidFileException, ParseError, zlib.error, AttributeError, KeyError,
+            ValueError, TypeError, OSError) as error:  # fmt: skip
         raise DataError(f"is no readable workbook: {error}", where=str(path)) from error
-    try:
-        lines = book.worksheets[0].iter_rows(values_only=True)
-        header = ["" if name is None else str(name).strip() for name in next(lines, ())]
-        while header and not header[-1]:
-            header.pop()
-        _check_header(header, path)
-        for number, cells in enumerate(lines, 2):
-            values = zip(header, cells, strict=False)
-            fields = {name: _cell(value) for name, value in values if value is not None}
-            if fields:
-                yield Row(Place(str(path), number), fields)
-    finally:
-        book.close()
 
 
 def _cell(value: Any) -> Any:
