@@ -177,7 +177,7 @@ def test_pieces_of_a_text_learn_every_token_but_the_first_once(
     tokenizer: Tokenizer, length: int, max_length: int
 ) -> None:
     text = "".join(chr(97 + i % 26) for i in range(length))
-    ids = tokenizer.encode_document(text)
+    ids = tokenizer.encode_documents([text])[0]
     assert tokenizer.decode(ids, keep_special=True) == text + "<|endoftext|>"
     pieces = encode_text(tokenizer, Text("t", Place("t.jsonl", 1), text), max_length)
     assert max(piece.num_tokens for piece in pieces) <= max_length

@@ -10,10 +10,12 @@ from luthier.data import Example, Labelled, LabelSet, Split, label_kind, read_la
 from luthier.errors import ConfigError
 from luthier.evaluation import suggest_for_texts, suggest_metrics
 from luthier.models import Pooling, read_pooling
+from luthier.pipeline.starting import cache_folder
 from luthier.recipe import SFT, Classify, Embed, Recipe, settled
 from luthier.tokens import (
     EncodedExample,
     EncodedSplit,
+    KeptIds,
     TextSplit,
     Tokenizer,
     encode_split,
@@ -52,17 +54,25 @@ class WrittenEncoding:
 
     tokenizer: Tokenizer
     train_on: str
+    kept_ids: KeptIds | None = None
+    """Ids of rows that were encoded before."""
 
     @classmethod
     def open(cls, folder: Path, recipe: Recipe) -> "WrittenEncoding":
         """Read the tokenizer and chat template of a model folder."""
         train_on = recipe.method.train_on if isinstance(recipe.method, SFT) else "last"
-        return cls(Tokenizer.load(folder, recipe.model.chat_template), train_on)
+        kept_ids = KeptIds(cache_folder(recipe) / "ids")
+        return cls(Tokenizer.load(folder, recipe.model.chat_template), train_on, kept_ids)
 
     def encode(self, split: Split, examples: Sequence[Example], max_length: int) -> EncodedSplit:
         """Ids with a proven loss mask."""
         return encode_split(
-            self.tokenizer, split, examples, train_on=self.train_on, max_length=max_length
+            self.tokenizer,
+            split,
+            examples,
+            train_on=self.train_on,
+            max_length=max_length,
+            kept_ids=self.kept_ids,
         )
 
     def facts(self, train: AnySplit, test: tuple[Example, ...]) -> dict[str, Any]:

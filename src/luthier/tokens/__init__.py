@@ -8,6 +8,7 @@ from luthier.tokens.encoded import (
     EncodedRated,
 )
 from luthier.tokens.encoding import encode_chat, encode_pair, encode_prompt, encode_text
+from luthier.tokens.kept_ids import KeptIds
 from luthier.tokens.ledger import Dropped, EncodedSplit, Ledger, check_ledger, encode_split
 from luthier.tokens.preview import (
     Shown,
@@ -41,6 +42,7 @@ __all__ = [
     "EncodedSplit",
     "EncodedText",
     "EncodedTexts",
+    "KeptIds",
     "Ledger",
     "Shown",
     "Stretch",

@@ -34,10 +34,14 @@ def encode_text(tokenizer: Tokenizer, text: Text, max_length: int) -> list[Encod
     Every token but the first is learnt exactly once: a piece begins with the last token of the
     one before it.
     """
-    ids = tokenizer.encode_document(text.text)
+    return cut_document(text, tokenizer.encode_documents([text.text])[0], max_length)
+
+
+def cut_document(text: Text, ids: Sequence[int], max_length: int) -> list[Encoded]:
+    """A text's ids, with the end of a document, in pieces of at most `max_length` tokens."""
     pieces = []
     for number, start in enumerate(range(0, max(1, len(ids) - 1), max(1, max_length - 1))):
-        piece = ids[start : start + max_length]
+        piece = [*ids[start : start + max_length]]
         name = text.id if len(ids) <= max_length else f"{text.id}#{number + 1}"
         spans = ((1, len(piece)),) if len(piece) > 1 else ()
         pieces.append(Encoded(name, piece, [IGNORED, *piece[1:]], spans))

@@ -5,13 +5,15 @@ cut into pieces instead, none of it lost); one without a single supervised token
 Above the allowed share the run refuses.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from luthier.data import Chat, Example, Preference, Rated, Split, Text
 from luthier.errors import DataError, TemplateError
-from luthier.tokens.encoded import Encoded, EncodedExample
-from luthier.tokens.encoding import encode_chat, encode_pair, encode_text, mismatch
+from luthier.tokens.encoded import Encoded, EncodedExample, EncodedPair
+from luthier.tokens.encoding import mismatch
+from luthier.tokens.encoding_many import encode_chats, encode_documents
+from luthier.tokens.kept_ids import KeptIds
 from luthier.tokens.tokenizer import Tokenizer
 
 MAX_LISTED = 20
@@ -62,19 +64,22 @@ def encode_split(
     *,
     train_on: str,
     max_length: int,
+    kept_ids: KeptIds | None = None,
 ) -> EncodedSplit:
     """Encode every example of a split, and prove its mask; long and unsupervised ones are dropped.
+
+    What was encoded before is taken from `kept_ids`.
 
     Raises TemplateError listing every chat whose render breaks the rules of `encoding`.
     """
     kept: list[tuple[Example, list[EncodedExample]]] = []
     dropped: list[Dropped] = []
     broken: list[TemplateError] = []
-    for example in examples:
-        try:
-            encoded = _encode(tokenizer, example, train_on, max_length)
-        except TemplateError as error:
-            broken.append(error)
+    for example, encoded in zip(
+        examples, _encode(tokenizer, examples, train_on, max_length, kept_ids), strict=True
+    ):
+        if isinstance(encoded, TemplateError):
+            broken.append(encoded)
             continue
         length = max(sequence.num_tokens for e in encoded for sequence in e.sequences)
         if length > max_length:
@@ -102,17 +107,37 @@ def encode_split(
 
 
 def _encode(
-    tokenizer: Tokenizer, example: Example, train_on: str, max_length: int
-) -> list[EncodedExample]:
+    tokenizer: Tokenizer,
+    examples: Sequence[Example],
+    train_on: str,
+    max_length: int,
+    kept_ids: KeptIds | None,
+) -> Iterator[list[EncodedExample] | TemplateError]:
+    """Pieces of each example, or what is wrong with it. All are of one kind."""
+    if examples and isinstance(examples[0], Text):
+        texts = [example for example in examples if isinstance(example, Text)]
+        for pieces in encode_documents(tokenizer, texts, max_length, kept_ids):
+            yield [*pieces]
+        return
+    chats = [chat for example in examples for chat in _chats(example)]
+    is_whole = train_on != "last" and bool(examples) and isinstance(examples[0], Chat)
+    encoded = iter(encode_chats(tokenizer, chats, "all" if is_whole else "last", kept_ids))
+    for example in examples:
+        own = [next(encoded) for _ in _chats(example)]
+        wrong = next((one for one in own if isinstance(one, TemplateError)), None)
+        right = [one for one in own if isinstance(one, Encoded)]
+        is_pair = isinstance(example, Preference)
+        yield wrong or ([EncodedPair(right[0], right[1])] if is_pair else [*right])
+
+
+def _chats(example: Example) -> tuple[Chat, ...]:
     match example:
         case Chat():
-            return [encode_chat(tokenizer, example, "last" if train_on == "last" else "all")]
+            return (example,)
         case Rated():
-            return [encode_chat(tokenizer, example.chat, "last")]
+            return (example.chat,)
         case Preference():
-            return [encode_pair(tokenizer, example)]
-        case Text():
-            return [*encode_text(tokenizer, example, max_length)]
+            return example.chats
         case _:
             raise TypeError(f"{example.id} is to be read whole")
 

@@ -94,7 +94,7 @@ class ChatTemplate:
         environment.globals["raise_exception"] = _raise
         environment.globals["strftime_now"] = lambda form: now().strftime(form)
         self.source = source
-        self._special_tokens = special_tokens
+        self.special_tokens = special_tokens
         try:
             self._template = environment.from_string(source)
         except jinja2.TemplateSyntaxError as error:
@@ -122,7 +122,7 @@ class ChatTemplate:
                 tools=list(tools) or None,
                 documents=None,
                 add_generation_prompt=add_generation_prompt,
-                **self._special_tokens,
+                **self.special_tokens,
             )
         except (jinja2.TemplateError, TypeError, ValueError, KeyError) as error:
             roles = ", ".join(message.role for message in messages)

@@ -5,9 +5,12 @@ chat_template.jinja, generation_config.json, config.json) through the tokenizers
 checking and previewing data never loads torch.
 """
 
+import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,8 @@ from luthier.tokens.templates import ChatTemplate
 
 DOCUMENT_ENDS = ("<|endoftext|>", "<|end_of_text|>", "<eos>", "</s>")
 """Tokens that pre-training puts after a document; a chat model's own end ends turns instead."""
+AT_ONCE = 1000
+"""Raw texts that are encoded together, on all cores."""
 SPECIAL_TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
@@ -41,6 +46,8 @@ class Tokenizer:
     pad_id: int
     context_length: int | None
     """Longest sequence the model was made for, in tokens, if its config says."""
+    files: tuple[Path, Path | None] | None = None
+    """Folder it was read from, and the chat template instead of the model's own."""
 
     @classmethod
     def load(
@@ -79,6 +86,7 @@ class Tokenizer:
             frozenset(stop_ids),
             pad_id=pad if isinstance(pad, int) and pad >= 0 else min(stop_ids, default=0),
             context_length=config.get("max_position_embeddings"),
+            files=(folder, chat_template) if writes else None,
         )
 
     @property
@@ -97,16 +105,28 @@ class Tokenizer:
         encoding = self.backend.encode(str.__str__(text), add_special_tokens=False)
         return Tokenized(encoding.ids, encoding.offsets)
 
-    def encode_document(self, text: str) -> list[int]:
-        """Ids of raw text as in pre-training: what the tokenizer puts around it, and its end."""
-        ids = list(self.backend.encode(text, add_special_tokens=True).ids)
+    def encode_documents(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of raw texts as in pre-training: what the tokenizer puts around each, and its end."""
         known = (self.backend.token_to_id(token) for token in DOCUMENT_ENDS)
         end = next((i for i in known if i is not None), min(self.stop_ids))
-        return ids if ids[-1:] == [end] else [*ids, end]
+        parts = (texts[start : start + AT_ONCE] for start in range(0, len(texts), AT_ONCE))
+        encodings = chain.from_iterable(map(self.backend.encode_batch_fast, parts))
+        found = (list(each.ids) for each in encodings)
+        return [ids if ids[-1:] == [end] else [*ids, end] for ids in found]
 
     def decode(self, ids: list[int], *, keep_special: bool = False) -> str:
         """Text of ids."""
         return self.backend.decode(ids, skip_special_tokens=not keep_special)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of all that ids depend on; empty where they depend on the time of day."""
+        source = self.chat_template.source if self.chat_template else ""
+        if "strftime_now" in source:
+            return ""
+        special = self.chat_template.special_tokens if self.chat_template else {}
+        parts = (self.backend.to_str(), source, repr(special), repr(sorted(self.stop_ids)))
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     @cached_property
     def vocabulary_size(self) -> int:
