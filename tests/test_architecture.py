@@ -46,8 +46,8 @@ EXCEPTIONS = {
     "src/luthier/cli/screen.py may not import training": "shows training events by their type",
     "src/luthier/models/attention.py flat_attention_forward has 8 parameters": "transformers' "
     "attention interface sets them",
-    "src/luthier/curation/gathering.py catches Exception": "every file system that fsspec knows has "
-    "errors of its own",
+    "src/luthier/curation/gathering.py catches Exception": "every file system of fsspec has errors "
+    "of its own",
     "src/luthier/tokens/tokenizer.py catches Exception": "the Rust library raises nothing narrower",
 }
 
