@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luthier.curation import FileSource, find_private, looking, mask
+from luthier.curation import FileSource, find_private, looking, mask, near
 from luthier.curation.leaks import PIECE, longest_run, sampled_pieces
 from luthier.curation.looking import Growing, Spool
-from luthier.curation.near import BLOCK, find_alike, piece_set, similarity
+from luthier.curation.near import BLOCK, find_alike, piece_set, similarities, similarity
 from luthier.curation.privacy import EXCERPT, excerpt
 
 WORDS = st.lists(
@@ -29,6 +29,23 @@ def pieces(text: bytes) -> set[bytes]:
 def test_similarity_is_jaccards(one: bytes, other: bytes) -> None:
     expected = len(pieces(one) & pieces(other)) / len(pieces(one) | pieces(other))
     assert similarity(piece_set(one), piece_set(other)) == pytest.approx(expected)
+
+
+@given(
+    st.lists(st.text("abc", max_size=30), min_size=1, max_size=8),
+    st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), max_size=20),
+    st.integers(1, 60),
+)
+def test_many_pairs_are_measured_as_one_by_one(
+    texts: list[str], pairs: list[tuple[int, int]], size: int
+) -> None:
+    one, other = (np.array([pair[i] % len(texts) for pair in pairs], np.int64) for i in (0, 1))
+    with pytest.MonkeyPatch.context() as patch, Spool() as spool:
+        patch.setattr(near, "BYTES_AT_ONCE", size)
+        spool.add(texts)
+        sets = [piece_set(spool.content(number)) for number in range(len(texts))]
+        expected = [similarity(sets[a], sets[b]) for a, b in zip(one, other, strict=True)]
+        assert similarities(spool, one, other).tolist() == pytest.approx(expected)
 
 
 def test_groups_are_those_of_all_pairs() -> None:

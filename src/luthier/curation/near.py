@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from luthier.curation.looking import Spool
+from luthier.curation.looking import Growing, Spool
 
 PIECE = 5
 BANDS, BAND_ROWS = 14, 5
@@ -22,8 +22,10 @@ REPRESENTATIVES = 8
 THRESHOLD = 0.8
 MARGIN = 0.16
 """Three standard deviations of a similarity that is taken from a sketch of 70 minima."""
-PAIRS = 2**16
-"""Sketches that are compared at once."""
+PAIRS, AT_ONCE = 2**16, 2**11
+"""Pairs whose sketches are compared at once, and of these that are measured at once."""
+BYTES_AT_ONCE = 2**22
+"""Of texts that are measured together."""
 BLOCK = 256
 """Texts whose pieces are hashed together, so that they stay in a processor's cache."""
 REMEMBERED, SHORT = 2**12, 2**13
@@ -46,40 +48,63 @@ def find_alike(spool: Spool, threshold: float = THRESHOLD) -> Groups:
         minima = minima_of(texts)
         bands[:, first : first + len(texts)] = bands_of(minima)
         sketches[first : first + len(texts)] = minima.T
-    parents = np.arange(len(spool), dtype=np.int64)
-    pieces = piece_sets(spool)
+    joining = _Joining(spool, sketches, threshold)
     for column in range(BANDS):
-        _join_band(bands[column], sketches, parents, pieces, threshold)
-    return _roots(parents)
+        joining.join_band(bands[column])
+    return _roots(joining.parents)
 
 
-def _join_band(
-    column: Hashes,
-    sketches: Sketches,
-    parents: Groups,
-    pieces: Callable[[int], Hashes],
-    threshold: float,
-) -> None:
-    """Join rows that are alike, among those that have one value in the band.
+class _Joining:
+    """Joins rows that are alike, band after band."""
 
-    All are compared with the first of them, those that are unlike it with the next, and so on.
-    """
-    rows = np.argsort(column, kind="stable")
-    rows, values = _not_alone(rows, column[rows])
-    for _ in range(REPRESENTATIVES):
-        if not len(rows):
-            return
-        is_first = np.append(True, values[1:] != values[:-1])
-        first = rows[np.flatnonzero(is_first)[np.cumsum(is_first) - 1]]
-        one, other, values = first[~is_first], rows[~is_first], values[~is_first]
-        is_unlike = np.ones(len(one), dtype=bool)
-        for i in np.flatnonzero(_may_be_alike(sketches, one, other, threshold)):
-            a, b = int(one[i]), int(other[i])
-            is_known = _root(parents, a) == _root(parents, b)
-            if is_known or similarity(pieces(a), pieces(b)) >= threshold:
-                _join(parents, a, b)
-                is_unlike[i] = False
-        rows, values = _not_alone(other[is_unlike], values[is_unlike])
+    def __init__(self, spool: Spool, sketches: Sketches, threshold: float) -> None:
+        self._spool, self._sketches, self._threshold = spool, sketches, threshold
+        self.parents = np.arange(len(spool), dtype=np.int64)
+        self._unlike = Growing(np.int64)
+        """Pairs that were measured in earlier bands, as one number each."""
+
+    def join_band(self, column: Hashes) -> None:
+        """Join rows that are alike, among those that have one value in the band.
+
+        All are compared with the first of them, those that are unlike it with the next, and so on.
+        """
+        rows = np.argsort(column, kind="stable")
+        rows, values = _not_alone(rows, column[rows])
+        known = np.sort(self._unlike.array)
+        for _ in range(REPRESENTATIVES):
+            if not len(rows):
+                return
+            is_first = np.append(True, values[1:] != values[:-1])
+            first = rows[np.flatnonzero(is_first)[np.cumsum(is_first) - 1]]
+            one, other, values = first[~is_first], rows[~is_first], values[~is_first]
+            is_alike = np.zeros(len(one), dtype=bool)
+            for start in range(0, len(one), PAIRS):
+                part = slice(start, start + PAIRS)
+                is_alike[part] = self._joined(one[part], other[part], known)
+            rows, values = _not_alone(other[~is_alike], values[~is_alike])
+
+    def _joined(self, one: Groups, other: Groups, known: Groups) -> npt.NDArray[np.bool_]:
+        """Which pairs are alike, or are together by others; they are joined."""
+        is_alike = np.zeros(len(one), dtype=bool)
+        least = (self._threshold - MARGIN) * self._sketches.shape[1]
+        equal = self._sketches[one] == self._sketches[other]
+        keys = one * len(self.parents) + other
+        places = np.minimum(np.searchsorted(known, keys), max(0, len(known) - 1))
+        is_known = known[places] == keys if len(known) else np.zeros(len(keys), dtype=bool)
+        waiting = np.flatnonzero((equal.sum(axis=1) >= least) & ~is_known)
+        for start in range(0, len(waiting), AT_ONCE):
+            some = waiting[start : start + AT_ONCE]
+            apart = [
+                i for i in some.tolist()
+                if _root(self.parents, int(one[i])) != _root(self.parents, int(other[i]))
+            ]  # fmt: skip
+            is_alike[some] = True
+            found = similarities(self._spool, one[apart], other[apart]) >= self._threshold
+            is_alike[apart] = found
+            self._unlike.extend(keys[apart][~found])
+            for i in np.asarray(apart, np.int64)[found].tolist():
+                _join(self.parents, int(one[i]), int(other[i]))
+        return is_alike
 
 
 def _not_alone(rows: Groups, values: Hashes) -> tuple[Groups, Hashes]:
@@ -87,19 +112,6 @@ def _not_alone(rows: Groups, values: Hashes) -> tuple[Groups, Hashes]:
     same = values[1:] == values[:-1]
     kept = np.append(same, False) | np.append(False, same)
     return rows[kept[: len(rows)]], values[kept[: len(rows)]]
-
-
-def _may_be_alike(
-    sketches: Sketches, one: Groups, other: Groups, threshold: float
-) -> npt.NDArray[np.bool_]:
-    """Which pairs have sketches that are not too different for the threshold."""
-    least = (threshold - MARGIN) * sketches.shape[1]
-    found = np.empty(len(one), dtype=bool)
-    for start in range(0, len(one), PAIRS):
-        part = slice(start, start + PAIRS)
-        equal = sketches[one[part]] == sketches[other[part]]
-        found[part] = equal.sum(axis=1) >= least
-    return found
 
 
 def join_groups(one: Groups, other: Groups) -> Groups:
@@ -154,6 +166,34 @@ def similarity(one: Hashes, other: Hashes) -> float:
     places = np.minimum(np.searchsorted(other, one), len(other) - 1)
     shared = int((other[places] == one).sum())
     return shared / (len(one) + len(other) - shared)
+
+
+def similarities(spool: Spool, one: Groups, other: Groups) -> npt.NDArray[np.float64]:
+    """`similarity` of each pair of texts: many at once cost less each."""
+    numbers, places = np.unique(np.concatenate([one, other]), return_inverse=True)
+    if len(one) > 1 and sum(map(spool.size, numbers.tolist())) > BYTES_AT_ONCE:
+        half = len(one) // 2
+        parts = ((one[:half], other[:half]), (one[half:], other[half:]))
+        return np.concatenate([similarities(spool, *part) for part in parts])
+    hashes, bounds = _piece_hashes([spool.content(number) for number in numbers.tolist()])
+    at, owners = _ranges(bounds[::2], bounds[1::2] - bounds[::2])
+    pieces = np.unique(owners.astype(np.uint64) << np.uint64(32) | hashes[at])
+    counts = np.bincount(pieces >> np.uint64(32), minlength=len(numbers))
+    starts = np.cumsum(counts) - counts
+    first, second = places[: len(one)], places[len(one) :]
+    at, pairs = _ranges(starts[first], counts[first])
+    wanted = pieces[at] & np.uint64(2**32 - 1) | second[pairs].astype(np.uint64) << np.uint64(32)
+    found = np.minimum(np.searchsorted(pieces, wanted), max(0, len(pieces) - 1))
+    shared = np.bincount(pairs[pieces[found] == wanted], minlength=len(one))
+    together = counts[first] + counts[second] - shared
+    return np.asarray(shared / np.maximum(1, together), np.float64)
+
+
+def _ranges(starts: Groups, lengths: Groups) -> tuple[Groups, Groups]:
+    """All numbers of ranges, one after another, and the range that each is of."""
+    owners = np.repeat(np.arange(len(starts)), lengths)
+    within = np.arange(len(owners)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return starts[owners] + within, owners
 
 
 def _piece_hashes(texts: Sequence[bytes]) -> tuple[Hashes, npt.NDArray[np.int64]]:
