@@ -68,6 +68,14 @@ def read_job() -> Job:
     return job
 
 
+def peak_bytes() -> int:
+    """Most memory this process has held, without what its parent held when it was started."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 @dataclass
 class Trained:
     """What came out."""

@@ -25,7 +25,10 @@ def main() -> None:
     files = [Path(name) for name in sys.argv[1:]] or sorted(RESULTS.glob("*-*.json"))
     for file in files:
         found = json.loads(file.read_text(encoding="utf-8"))
-        print("\n".join(render(found) if "workload" in found else render_texts(found)))
+        kind = "workload" if "workload" in found else "data" if "data" in found else "task"
+        print(
+            "\n".join({"workload": render, "data": render_data, "task": render_texts}[kind](found))
+        )
 
 
 def render(found: dict[str, Any]) -> list[str]:
@@ -69,6 +72,24 @@ def render_texts(found: dict[str, Any]) -> list[str]:
             said = f"VOID: {said}"
         ratio = "" if name == "luthier" else _ratio(ours, runs)
         lines.append(f"| {name} | {seconds:.1f} | {_peak(runs):.2f} | {ratio} | {said} |")
+    return [*lines, ""]
+
+
+def render_data(found: dict[str, Any]) -> list[str]:
+    """The table of a comparison of the data workbench."""
+    ours = found["runs"]["luthier"]
+    lines = [f"### {found['data']}", "", "| | seconds | once again | peak GiB | Luthier is | |",
+             "|---|---|---|---|---|---|"]  # fmt: skip
+    for name, runs in found["runs"].items():
+        seconds = statistics.median(run["seconds"] for run in runs)
+        again = statistics.median(run.get("again", 0.0) for run in runs)
+        told = ("planted", "of", "others", "wrong")
+        said = ", ".join(f"{key} {runs[0][key]}" for key in told if key in runs[0])
+        if any(run.get("ids") != ours[0].get("ids") or run.get("right") is False for run in runs):
+            said = f"VOID: {said}"
+        ratio = "" if name == "luthier" else _ratio(ours, runs)
+        cells = (name, f"{seconds:.1f}", f"{again:.1f}" if again else "", f"{_peak(runs):.2f}")
+        lines.append(f"| {' | '.join(cells)} | {ratio} | {said} |")
     return [*lines, ""]
 
 
