@@ -15,10 +15,10 @@ def main() -> None:
     """Tokenise, and print what was measured."""
     job = json.loads(Path(sys.argv[1]).read_text())
     os.environ["HF_DATASETS_CACHE"] = f"{job['cache']}/datasets-{job['name']}"
-    started = time.perf_counter()
     from datasets import load_dataset
     from transformers import AutoTokenizer
 
+    started = time.perf_counter()
     tokenizer = AutoTokenizer.from_pretrained(job["model"])
     rows = load_dataset("json", data_files=job["file"], split="train")
 

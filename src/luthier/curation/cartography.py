@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from luthier.errors import ConfigError
-from luthier.runs import RowLosses, Run
+from luthier.runs import UNKNOWN, RowLosses, Run
 
 Learning = Literal["easy", "ambiguous", "hard"]
 AMBIGUOUS_SHARE = 1 / 3
@@ -48,9 +48,10 @@ def learnt_in(run: Run) -> dict[str, Learnt]:
     losses = RowLosses(run.folder)
     passes: dict[str, list[float]] = defaultdict(list)
     keys = losses.keys()
-    for rows, lost in losses.steps():
+    for rows, lost in losses.steps() if keys else ():
         for row, loss in zip(rows, lost, strict=True):
             passes[keys[row]].append(loss)
+    passes.pop(UNKNOWN, None)
     if not passes:
         raise ConfigError(
             "noted no losses of rows", where=f"run {run.id}",

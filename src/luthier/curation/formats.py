@@ -6,12 +6,9 @@ once, the others read as every reader of rows reads them.
 
 import codecs
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from multiprocessing import get_context
 from pathlib import Path
 
 from luthier.data import (
@@ -63,13 +60,12 @@ def check_format(
         return reader.num_rows
     judge = partial(_judge, path, first.fields)
     line = number = 0
-    with _workers(path) as pool:
-        for judged in pool.map(judge, parts) if pool else map(judge, parts):
-            for finding in judged.findings:
-                place = Place(str(path), line + finding.place.line)
-                report(replace(finding, place=place))
-            line, number = line + judged.num_lines, number + judged.num_rows
-            observe(number)
+    for judged in _judged(judge, parts, path.stat().st_size):
+        for finding in judged.findings:
+            place = Place(str(path), line + finding.place.line)
+            report(replace(finding, place=place))
+        line, number = line + judged.num_lines, number + judged.num_rows
+        observe(number)
     return number
 
 
@@ -80,10 +76,18 @@ def _first_rows(path: Path) -> Iterator[Row]:
             yield row
 
 
-def _workers(path: Path) -> "Executor | nullcontext[None]":
-    if path.stat().st_size < WORTH_IT or num_cores() < 2:
-        return nullcontext()
-    return ProcessPoolExecutor(num_cores(), mp_context=get_context("spawn"))
+def _judged(
+    judge: Callable[[tuple[int, int]], _Judged], parts: Sequence[tuple[int, int]], size: int
+) -> Iterator[_Judged]:
+    """What each part holds, in order."""
+    if size < WORTH_IT or num_cores() < 2:
+        yield from map(judge, parts)
+        return
+    # Its processes begin anew without running the program that asks for them once more.
+    from joblib import Parallel, delayed
+
+    pool = Parallel(n_jobs=num_cores(), return_as="generator")
+    yield from pool(delayed(judge)(part) for part in parts)
 
 
 def _parts(path: Path) -> list[tuple[int, int]]:

@@ -45,6 +45,7 @@ from luthier.recipe import TEXT_METHODS, flatten, recipe_from, recipe_hash, sett
 from luthier.report import TextDetails, write_report
 from luthier.runs import (
     LEARNT_ROWS,
+    UNKNOWN,
     Run,
     RunRecord,
     Workspace,
@@ -195,8 +196,9 @@ def _open_run(workspace: Workspace, prepared: Prepared) -> tuple[Run, bool]:
 def _learnt_keys(prepared: Prepared) -> Iterator[str]:
     """Key of each row as training counts them: those that are too long are left out."""
     keys = {example.id: example_key(example) for example in prepared.train.examples}
-    # A raw text is learnt in pieces.
-    return (keys.get(encoded.example_id, "-") for encoded in prepared.train.encoded)
+    ids = (encoded.example_id for encoded in prepared.train.encoded)
+    # A long raw text is learnt in pieces, which are numbered.
+    return (keys.get(name) or keys.get(name.rpartition("#")[0], UNKNOWN) for name in ids)
 
 
 def _shared_instructions(prepared: Prepared) -> str:

@@ -6,7 +6,7 @@ from luthier.runs.environment import Environment, capture_environment, memory_by
 from luthier.runs.files import JsonLines, atomic_file, atomic_folder, write_atomically
 from luthier.runs.mirror import Mirror
 from luthier.runs.records import RunRecord, Status
-from luthier.runs.row_losses import LEARNT_ROWS, RowLosses
+from luthier.runs.row_losses import LEARNT_ROWS, UNKNOWN, RowLosses
 from luthier.runs.workspace import Run, Workspace, utc_now
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Run",
     "RunRecord",
     "Status",
+    "UNKNOWN",
     "Version",
     "Workspace",
     "atomic_file",

@@ -12,6 +12,8 @@ from luthier.runs.files import JsonLines, storing
 
 LEARNT_ROWS = "learnt-rows.txt"
 """A key a line, in the order training counts rows."""
+UNKNOWN = "-"
+"""In the place of the key of a row that is none of the dataset's."""
 DIGITS = 5
 
 
