@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luthier.data import Finding, Place, Row, RowReader, parse_line
-from luthier.data.quick import KINDS, sure_of
+from luthier.data.quick import KINDS, Quick, quick_for
 
 TEXTS = st.lists(
     st.sampled_from(["a", '"', ":", '":', "\\", " ", "\n", "\t", "é", "\ud800", "{", "}", ","]),
@@ -35,7 +35,11 @@ def findings_of(line: bytes) -> list[Finding]:
 
 
 def is_sure(line: bytes) -> bool:
-    return any(sure is not None and sure(line) for sure in map(sure_of, KINDS))
+    return any(quick.is_right(line) for quick in kinds())
+
+
+def kinds() -> list[Quick]:
+    return [quick for quick in map(quick_for, KINDS) if quick is not None]
 
 
 @settings(max_examples=500)
@@ -79,7 +83,8 @@ def test_a_key_that_stands_twice_is_never_sure(
          True),
         ('{"messages":[{"role":"user","content":"{\\"a\\": 1}"},'
          '{"role":"assistant","content":"b"}]}', True),
-        ('{"messages":[{"role":"user","content":":)"},{"role":"assistant","content":"b"}]}', False),
+        ('{"messages":[{"role":"user","content":":)"},{"role":"assistant","content":"b"}]}', True),
+        ('{"prompt":  ":)", "completion": "b"}', False),
         ('{"messages":[{"role":"assistant","content":"b"}]}', False),
         ('{"messages":[{"role":"user","content":"a"},{"role":"user","content":"b"}]}', False),
         ('{"prompt": "a", "completion": "b"}', True),
@@ -92,3 +97,32 @@ def test_a_key_that_stands_twice_is_never_sure(
 )  # fmt: skip
 def test_single_lines(line: str, expected: bool) -> None:
     assert is_sure(line.encode()) == expected
+
+
+@settings(max_examples=500)
+@given(st.lists(ROWS, min_size=1, max_size=4), st.sampled_from(["\n", "\n\n", "", " ", "\r\n"]),
+       st.data())  # fmt: skip
+def test_lines_are_right_together_if_each_is(
+    rows: list[Any], end: str, data: st.DataObject
+) -> None:
+    lines = "".join(json.dumps(row) + end for row in rows).encode() + b"\n"
+    if data.draw(st.booleans()):
+        at = data.draw(st.integers(0, len(lines)))
+        lines = lines[:at] + data.draw(st.sampled_from([b"\n", b"}\n{", b" ", b'"'])) + lines[at:]
+    for quick in kinds():
+        number = quick.num_right(lines)
+        if number:
+            apart = lines.split(b"\n")
+            assert apart.pop() == b""
+            assert number == len(apart)
+            assert all(findings_of(line) == [] for line in apart)
+
+
+def test_right_lines_are_told_together() -> None:
+    row = {"messages": [{"role": "user", "content": "a: b"}, {"role": "assistant", "content": "c"}]}
+    lines = (json.dumps(row) + "\n").encode() * 9
+    (quick,) = [quick for quick in kinds() if quick.is_right(lines[: lines.index(b"\n")])]
+    assert quick.num_right(lines) == 9
+    assert quick.num_right(lines[:-1]) == 0
+    assert quick.num_right(lines + b"\n") == 0
+    assert quick.num_right(lines + b'{"messages": []}\n') == 0

@@ -15,19 +15,22 @@ from luthier.data import (
     MAX_ROW_BYTES,
     Finding,
     Place,
+    Quick,
     Report,
     Row,
     RowReader,
     parse_line,
+    quick_for,
     read_rows,
     recognise,
-    sure_of,
     too_large,
 )
 from luthier.runs import num_cores
 
 PART = 2**24
 """Bytes that a process judges at a time."""
+BLOCK = 2**18
+"""Bytes of lines that are passed together, if all are right."""
 WORTH_IT = 2**26
 """Bytes of a file from which more processes than one pay."""
 MAX_FINDINGS = 1000
@@ -110,32 +113,63 @@ def _judge(path: Path, known: dict[str, object], part: tuple[int, int]) -> _Judg
         content = file.read(end - start)
     if start == 0:
         content = content.removeprefix(codecs.BOM_UTF8)
-    findings: list[Finding] = []
-    reader = RowReader(findings.append)
-    reader.layout = recognise(dict(known))
-    lines = content.split(b"\n")
-    if not lines[-1]:
-        lines.pop()
-    odd, num_sure = _odd(lines, frozenset(known))
-    for number in odd:
-        if len(lines[number - 1]) > MAX_ROW_BYTES:
-            findings.append(too_large(Place(str(path), number), len(lines[number - 1]) + 1))
-            continue
-        fields = parse_line(Place(str(path), number), lines[number - 1], findings.append)
-        if fields is not None:
-            reader.example(Row(Place(str(path), number), fields))
-        if len(findings) > MAX_FINDINGS:
+    slow = _Slowly(str(path), known)
+    quick = quick_for(frozenset(known))
+    for lines in _blocks(content):
+        num_right = quick.num_right(lines) if quick and len(lines) <= MAX_ROW_BYTES else 0
+        if num_right:
+            slow.pass_by(num_right)
+        else:
+            slow.judge(lines, quick)
+        if len(slow.findings) > MAX_FINDINGS:
             break
-    return _Judged(len(lines), num_sure + reader.num_rows, tuple(findings))
+    return _Judged(slow.num_lines, slow.num_rows, tuple(slow.findings))
 
 
-def _odd(lines: Sequence[bytes], fields: frozenset[str]) -> tuple[list[int], int]:
-    """Numbers of lines that are not surely right, and how many are."""
-    is_right = sure_of(fields) or (lambda line: False)
-    odd = [
-        number
-        for number, line in enumerate(lines, 1)
-        if len(line) > MAX_ROW_BYTES or not is_right(line)
-    ]
-    filled = [number for number in odd if lines[number - 1].strip()]
-    return filled, len(lines) - len(odd)
+def _blocks(content: bytes) -> Iterator[bytes]:
+    """Lines that are judged together."""
+    start = 0
+    while start < len(content):
+        end = content.find(b"\n", start + BLOCK) + 1 or len(content)
+        yield content[start:end]
+        start = end
+
+
+class _Slowly:
+    """Lines one by one."""
+
+    def __init__(self, name: str, known: dict[str, object]) -> None:
+        self._name = name
+        self.findings: list[Finding] = []
+        self._reader = RowReader(self.findings.append)
+        self._reader.layout = recognise(dict(known))
+        self.num_lines = self._num_right = 0
+
+    @property
+    def num_rows(self) -> int:
+        """Lines that are rows."""
+        return self._num_right + self._reader.num_rows
+
+    def pass_by(self, number: int) -> None:
+        """So many lines are right."""
+        self.num_lines += number
+        self._num_right += number
+
+    def judge(self, lines: bytes, quick: Quick | None) -> None:
+        """Look at each; those that are surely right are passed."""
+        for line in lines.removesuffix(b"\n").split(b"\n"):
+            is_short = len(line) <= MAX_ROW_BYTES
+            if is_short and quick is not None and quick.is_right(line):
+                self.pass_by(1)
+                continue
+            self.num_lines += 1
+            place = Place(self._name, self.num_lines)
+            if not is_short:
+                self.findings.append(too_large(place, len(line) + 1))
+            elif line.strip():
+                self._read(place, line)
+
+    def _read(self, place: Place, line: bytes) -> None:
+        fields = parse_line(place, line, self.findings.append)
+        if fields is not None:
+            self._reader.example(Row(place, fields))

@@ -35,7 +35,7 @@ from luthier.data.labels import (
     read_label_set,
 )
 from luthier.data.opening import kind_of
-from luthier.data.quick import sure_of
+from luthier.data.quick import Quick, quick_for
 from luthier.data.reading import (
     MAX_ROW_BYTES,
     READERS,
@@ -98,7 +98,8 @@ __all__ = [
     "read_rows",
     "recognise",
     "refuse_errors",
-    "sure_of",
+    "Quick",
+    "quick_for",
     "too_large",
     "with_test",
 ]

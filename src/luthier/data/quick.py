@@ -7,12 +7,12 @@ A line that passes here is one that they find nothing wrong with; what does not 
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
 
 SPACED_KEY = re.compile(rb'"\s+:')
-SPACES = (b'" ', b'"\t', b'"\n', b'"\r')
 SYSTEM = ("system", "developer")
 
 
@@ -80,27 +80,59 @@ KINDS: dict[frozenset[str], tuple[type[Any], Callable[[Any], int]]] = {
 """Fields of a row -> what it must be, and how many keys it then has (0: not surely right)."""
 
 
-def sure_of(fields: frozenset[str]) -> Callable[[bytes], bool] | None:
-    """What tells whether a line is surely a right row with these fields; None where nothing does.
+@dataclass(frozen=True)
+class Quick:
+    """Tells what is surely right among lines that should have certain fields."""
 
-    That no key stands twice is told by counting: where none has white space behind it nor ends in a
-    backslash, each ends in an unescaped quotation mark and a colon. Strings that begin with a colon
-    look alike, so such places are as many as keys, or more.
-    """
-    kind = KINDS.get(fields)
-    if kind is None:
-        return None
-    decode, num_keys = msgspec.json.Decoder(kind[0]).decode, kind[1]
+    decoder: "msgspec.json.Decoder[Any]"
+    num_keys: Callable[[Any], int]
 
-    def is_right(line: bytes) -> bool:
+    def is_right(self, line: bytes) -> bool:
+        """Whether a line is surely a right row.
+
+        That no key stands twice is told by counting: where none has white space behind it nor ends
+        in a backslash, each ends in an unescaped quotation mark and a colon. What else looks alike
+        makes such places more than keys, never fewer.
+        """
         try:
-            expected = num_keys(decode(line))
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            expected = self.num_keys(self.decoder.decode(line))
+        except ERRORS:
             return False
+        return expected == _num_colons(line)
+
+    def num_right(self, lines: bytes) -> int:
+        """How many lines there are, where all surely are right rows; else 0.
+
+        As for one line, at a third of the cost. A line's end between } and { is in no row, and
+        where every one is so and there are as many rows as lines, each line is a row.
+        """
+        number = lines.count(b"\n")
+        if lines[:1] != b"{" or lines[-2:] != b"}\n" or lines.count(b"}\n{") != number - 1:
+            return 0
+        try:
+            keys = [*map(self.num_keys, self.decoder.decode_lines(lines))]
+        except ERRORS:
+            return 0
         return (
-            expected == line.count(b'":') - line.count(b'\\":')
-            and b'\\\\":' not in line
-            and not (any(map(line.__contains__, SPACES)) and SPACED_KEY.search(line))
+            number if len(keys) == number and all(keys) and sum(keys) == _num_colons(lines) else 0
         )
 
-    return is_right
+
+ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+def _num_colons(lines: bytes) -> int:
+    """Places where a key may end; -1 where one may end otherwise.
+
+    Those where a value begins with a colon are left out: no known key ends in one and a space.
+    """
+    if b'\\\\":' in lines or SPACED_KEY.search(lines):
+        return -1
+    begins = lines.count(b': ":') + lines.count(b':":')
+    return lines.count(b'":') - lines.count(b'\\":') - begins
+
+
+def quick_for(fields: frozenset[str]) -> Quick | None:
+    """What tells right rows with these fields at once; None where nothing does."""
+    kind = KINDS.get(fields)
+    return None if kind is None else Quick(msgspec.json.Decoder(kind[0]), kind[1])
