@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luthier.data import Finding, Place, Row, RowReader, parse_line
+from luthier.data import Finding, Place, Row, RowReader, parse_line, quick
 from luthier.data.quick import KINDS, Quick, quick_for
 
 TEXTS = st.lists(
@@ -35,11 +35,11 @@ def findings_of(line: bytes) -> list[Finding]:
 
 
 def is_sure(line: bytes) -> bool:
-    return any(quick.is_right(line) for quick in kinds())
+    return any(known.is_right(line) for known in kinds())
 
 
 def kinds() -> list[Quick]:
-    return [quick for quick in map(quick_for, KINDS) if quick is not None]
+    return [known for known in map(quick_for, KINDS) if known is not None]
 
 
 @settings(max_examples=500)
@@ -109,8 +109,8 @@ def test_lines_are_right_together_if_each_is(
     if data.draw(st.booleans()):
         at = data.draw(st.integers(0, len(lines)))
         lines = lines[:at] + data.draw(st.sampled_from([b"\n", b"}\n{", b" ", b'"'])) + lines[at:]
-    for quick in kinds():
-        number = quick.num_right(lines)
+    for known in kinds():
+        number = known.num_right(lines)
         if number:
             apart = lines.split(b"\n")
             assert apart.pop() == b""
@@ -121,8 +121,15 @@ def test_lines_are_right_together_if_each_is(
 def test_right_lines_are_told_together() -> None:
     row = {"messages": [{"role": "user", "content": "a: b"}, {"role": "assistant", "content": "c"}]}
     lines = (json.dumps(row) + "\n").encode() * 9
-    (quick,) = [quick for quick in kinds() if quick.is_right(lines[: lines.index(b"\n")])]
-    assert quick.num_right(lines) == 9
-    assert quick.num_right(lines[:-1]) == 0
-    assert quick.num_right(lines + b"\n") == 0
-    assert quick.num_right(lines + b'{"messages": []}\n') == 0
+    (known,) = [known for known in kinds() if known.is_right(lines[: lines.index(b"\n")])]
+    assert known.num_right(lines) == 9
+    assert known.num_right(lines[:-1]) == 0
+    assert known.num_right(lines + b"\n") == 0
+    assert known.num_right(lines + b'{"messages": []}\n') == 0
+
+
+@settings(max_examples=500)
+@given(st.lists(st.sampled_from([b'"', b":", b"\\", b" ", b"\t", b"a", b"{", b"\n"]), max_size=12))
+def test_colons_of_many_lines_are_those_of_one(parts: list[bytes]) -> None:
+    line = b"{{{" + b"".join(parts) + b"}"
+    assert quick._num_colons_of_many(line) == quick._num_colons(line)

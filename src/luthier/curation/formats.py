@@ -29,9 +29,9 @@ from luthier.runs import num_cores
 
 PART = 2**24
 """Bytes that a process judges at a time."""
-BLOCK = 2**18
+BLOCK = 2**15
 """Bytes of lines that are passed together, if all are right."""
-WORTH_IT = 2**26
+WORTH_IT = 2**28
 """Bytes of a file from which more processes than one pay."""
 MAX_FINDINGS = 1000
 """Of a part; a file with more is no file of rows."""

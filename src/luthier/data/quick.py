@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
+import numpy as np
 
 SPACED_KEY = re.compile(rb'"\s+:')
+COLON, QUOTE, BACKSLASH, SPACE = b':"\\ '
 SYSTEM = ("system", "developer")
 
 
@@ -114,7 +116,9 @@ class Quick:
         except ERRORS:
             return 0
         return (
-            number if len(keys) == number and all(keys) and sum(keys) == _num_colons(lines) else 0
+            number
+            if len(keys) == number and all(keys) and sum(keys) == _num_colons_of_many(lines)
+            else 0
         )
 
 
@@ -130,6 +134,21 @@ def _num_colons(lines: bytes) -> int:
         return -1
     begins = lines.count(b': ":') + lines.count(b':":')
     return lines.count(b'":') - lines.count(b'\\":') - begins
+
+
+def _num_colons_of_many(lines: bytes) -> int:
+    """As `_num_colons`, at a tenth of the cost where there are many bytes."""
+    content = np.frombuffer(lines, np.uint8)
+    before, is_colon = content[:-1], content[1:] == COLON
+    if (is_colon & (before <= SPACE)).any() and SPACED_KEY.search(lines):
+        return -1
+    places = np.flatnonzero(is_colon & (before == QUOTE))
+    previous, earlier = content[places - 1], content[places - 2]
+    is_escaped = previous == BACKSLASH
+    if (is_escaped & (earlier == BACKSLASH)).any():
+        return -1
+    begins = (previous == COLON) | ((previous == SPACE) & (earlier == COLON))
+    return int(len(places) - is_escaped.sum() - begins.sum())
 
 
 def quick_for(fields: frozenset[str]) -> Quick | None:
