@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -205,6 +206,20 @@ def test_broken_books_and_streams_are_said(tmp_path: Path, content: bytes) -> No
         (tmp_path / name).write_bytes(content)
         with pytest.raises(DataError, match=name):
             rows_of(tmp_path, str(tmp_path / name))
+
+
+@pytest.mark.parametrize("byte", [0x00, 0x7F, 0xFF])
+def test_a_damaged_stream_is_said_or_read(tmp_path: Path, byte: int) -> None:
+    """Whatever one of its bytes is: offsets of texts among them, which once ended the process."""
+    table = pa.Table.from_pylist([{"text": "ab", "label": "x"}, {"text": "c", "label": "y"}])
+    place = tmp_path / "rows.arrow"
+    with pa.OSFile(str(place), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+    content = place.read_bytes()
+    for at in range(len(content)):
+        place.write_bytes(content[:at] + bytes([byte]) + content[at + 1 :])
+        with suppress(DataError):
+            list(read_rows(place, print))
 
 
 def a_book(path: Path, change: Callable[[str], str] = lambda sheet: sheet) -> Path:

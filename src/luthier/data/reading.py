@@ -258,7 +258,7 @@ def _read_parquet(path: Path, report: Report) -> Iterator[Row]:
     try:
         file = pyarrow.parquet.ParquetFile(path)
         yield from _numbered(path, file.iter_batches(batch_size=ROWS_AT_ONCE))
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, ValueError, OverflowError) as error:
         raise DataError(f"is no readable Parquet file: {error}", where=str(path)) from error
 
 
@@ -268,9 +268,15 @@ def _read_arrow(path: Path, report: Report) -> Iterator[Row]:
 
     try:
         with pyarrow.memory_map(str(path)) as source:
-            yield from _numbered(path, pyarrow.ipc.open_stream(source))
-    except pyarrow.ArrowException as error:
+            yield from _numbered(path, map(_validated, pyarrow.ipc.open_stream(source)))
+    except (pyarrow.ArrowException, ValueError, OverflowError) as error:
         raise DataError(f"is no readable Arrow stream: {error}", where=str(path)) from error
+
+
+def _validated(batch: Any) -> Any:
+    """The same batch: what a stream says of its own buffers is believed otherwise, and read."""
+    batch.validate(full=True)
+    return batch
 
 
 def _numbered(path: Path, batches: Iterable[Any]) -> Iterator[Row]:
