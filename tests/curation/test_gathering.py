@@ -21,7 +21,7 @@ from pyarrow import parquet
 
 from luthier.curation import add_files
 from luthier.curation.gathering import gathered
-from luthier.data import read_rows
+from luthier.data import read_rows, reading
 from luthier.errors import ConfigError, DataError, LuthierError
 from luthier.runs import Datasets
 
@@ -258,6 +258,14 @@ def test_a_book_of_charts_has_no_rows(tmp_path: Path) -> None:
     book.save(tmp_path / "rows.xlsx")
     with pytest.raises(DataError, match="has no sheet with cells"):
         rows_of(tmp_path, str(tmp_path / "rows.xlsx"))
+
+
+def test_a_book_that_grows_when_it_is_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "MAX_WHOLE_BYTES", 5000)
+    with pytest.raises(DataError, match=r"expected 5,000 at most; write the rows as JSONL"):
+        list(read_rows(a_book(tmp_path / "rows.xlsx", lambda xml: xml + " " * 9000), print))
 
 
 @settings(max_examples=60, deadline=None)

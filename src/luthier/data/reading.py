@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 import re
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -311,23 +310,30 @@ def _read_sheet(path: Path, report: Report) -> Iterator[Row]:
 
 def _cells(path: Path) -> Iterator[tuple[Any, ...]]:
     """Values of a workbook's first sheet, row by row. Raises DataError where it is damaged."""
-    from xml.etree.ElementTree import ParseError
-    from zipfile import BadZipFile
+    from zipfile import ZipFile
 
     from openpyxl import load_workbook
-    from openpyxl.utils.exceptions import InvalidFileException
 
     try:
         with path.open("rb") as file:
+            size = sum(part.file_size for part in ZipFile(file).infolist())
+            if size > MAX_WHOLE_BYTES:
+                raise DataError(
+                    f"holds {size:,} bytes",
+                    where=str(path),
+                    accepted=f"{MAX_WHOLE_BYTES:,} at most",
+                    advice="write the rows as JSONL, CSV or Parquet",
+                )
             book = load_workbook(file, read_only=True, data_only=True)
+            if not book.worksheets:
+                raise DataError("has no sheet with cells", where=str(path))
             sheet = book.worksheets[0]
             # What a sheet says of its own size may be wrong.
             sheet.reset_dimensions()
             yield from sheet.iter_rows(values_only=True)
-    except IndexError:
-        raise DataError("has no sheet with cells", where=str(path)) from None
-    except (BadZipFile, InvalidFileException, ParseError, zlib.error, AttributeError, KeyError,
-            ValueError, TypeError, OSError) as error:  # fmt: skip
+    except DataError:
+        raise
+    except Exception as error:  # a damaged file may raise anything in zipfile, XML and openpyxl
         raise DataError(f"is no readable workbook: {error}", where=str(path)) from error
 
 
