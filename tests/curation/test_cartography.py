@@ -55,7 +55,7 @@ def test_rows_are_sure_unsure_or_changing(tmp_path: Path) -> None:
 
 def test_after_one_pass_nothing_is_ambiguous() -> None:
     found = _regions(["a", "b", "c"], [[0.1], [1.0], [2.0]])
-    assert [row.learning for row in found.values()] == ["easy", "hard", "hard"]
+    assert [row.learning for row in found.values()] == ["easy", "easy", "hard"]
 
 
 def test_later_steps_are_forgotten_and_a_run_without_any_says_so(tmp_path: Path) -> None:

@@ -264,14 +264,14 @@ def test_rows_are_chosen_by_how_a_run_learnt_them(folder: Path) -> None:
     assert "3 passes" in done.out
     assert (folder / "map.png").read_bytes()[:4] == b"\x89PNG"
     told = json.loads(luthier(folder, "data", "map", "things", "--json").out)
-    hard = sum(row["learning"] == "hard" for row in told.values())
+    easy = sum(row["learning"] == "easy" for row in told.values())
     chosen = luthier(
-        folder, "data", "select", "things", "--where", "learning == 'hard'", "--set", "run=things",
-        "--set", "split=train", "--set", "order=loss", "--set", "name=hard",
+        folder, "data", "select", "things", "--where", "learning == 'easy'", "--set", "run=things",
+        "--set", "split=train", "--set", "order=loss", "--set", "name=easy",
     )  # fmt: skip
     assert chosen.code == 0, chosen.error
-    (version,) = json.loads(luthier(folder, "data", "log", "hard", "--json").out)
-    assert version["splits"]["train"] >= hard > 0
+    (version,) = json.loads(luthier(folder, "data", "log", "easy", "--json").out)
+    assert version["splits"]["train"] >= easy > 0
     assert version["splits"]["test"] == 16
     refused = luthier(folder, "data", "map", "things", "--output", "map.svg")
     assert refused.code == 2

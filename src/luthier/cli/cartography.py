@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 WORDS = {
     "easy": "the model was soon sure of the answer",
     "ambiguous": "it changed its mind: these teach most",
-    "hard": "it never came to think so: rare, difficult, or wrong",
+    "hard": "it hardly ever thought so: rare, difficult, or wrong; look at these",
 }
 
 

@@ -20,6 +20,10 @@ from luthier.runs import UNKNOWN, RowLosses, Run
 Learning = Literal["easy", "ambiguous", "hard"]
 AMBIGUOUS_SHARE = 1 / 3
 """Of all rows: those of the highest variability, as its authors chose it."""
+HARD_TIMES = 0.5
+"""Of the median confidence, below which a row is hard: its authors' lowest third would hold easy
+rows where nearly all are easy. Of 56 labels that were exchanged among 895 intents, 48 were among
+the 50 rows of least confidence, after four passes."""
 
 Numbers = npt.NDArray[np.float64]
 
@@ -36,8 +40,8 @@ class Learnt:
     """Its standard deviation; 0 where there was one pass."""
     num_passes: int
     learning: Learning
-    """Ambiguous are those of the highest variability; of the others those of more than the median
-    confidence are easy."""
+    """Hard are rows of less than half the median confidence; of the others those of the highest
+    variability are ambiguous."""
 
 
 def learnt_in(run: Run) -> dict[str, Learnt]:
@@ -66,9 +70,10 @@ def _regions(keys: Sequence[str], passes: Sequence[Sequence[float]]) -> dict[str
     sure = [np.exp(-np.asarray(own)) for own in passes]
     confidence = np.array([own.mean() for own in sure])
     variability = np.array([own.std() for own in sure])
-    learning = np.where(confidence > np.median(confidence), "easy", "hard").astype(object)
+    learning = np.full(len(keys), "easy", dtype=object)
     most = np.argsort(-variability, kind="stable")[: int(len(keys) * AMBIGUOUS_SHARE)]
     learning[most[variability[most] > 0]] = "ambiguous"
+    learning[confidence < HARD_TIMES * np.median(confidence)] = "hard"
     numbers = zip(losses.tolist(), confidence.tolist(), variability.tolist(), strict=True)
     return {
         key: Learnt(*measured, len(own), region)
