@@ -114,6 +114,8 @@ def test_a_teacher_answers_and_makes_harder_rows(tmp_path: Path) -> None:
         (lambda text: "", "empty"),
         (lambda text: "I'm sorry, but I can't help with that.", "refused"),
         (lambda text: text.rpartition("\n")[2], "as a row that is there"),
+        (lambda text: f"Rewrite the request: {text[-9:]}", "repeating what was asked, or itself"),
+        (lambda text: "And so on.\n\n" * 3, "repeating what was asked, or itself"),
     ],
 )
 def test_what_is_no_new_row_is_counted(

@@ -123,7 +123,7 @@ def grow(
 
     Broken off, it goes on when the same is asked again: answers are kept.
     """
-    from luthier.curation import Growth, grow_version
+    from luthier.curation import Growth, check_parted, grow_version
     from luthier.pipeline import open_teacher
     from luthier.runs import Datasets
 
@@ -136,6 +136,7 @@ def grow(
     if not url:
         given["at_once"] = 1
     growth = Growth(way, **given)
+    check_parted(version)  # before a model is loaded
     teacher = open_teacher(model, url, workspace, temperature=temperature)
     with Counted(out, "answers", None) as counted:
         done = grow_version(datasets, version, teacher, growth, lambda n, total: counted.show(n))

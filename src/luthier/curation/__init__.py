@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from luthier.curation.differing import Difference, differ
     from luthier.curation.exporting import export_version
     from luthier.curation.fixing import Fixed, fix_version
-    from luthier.curation.growing import Grown, Growth, Teacher, TeacherError, grow_version
+    from luthier.curation.growing import (
+        Grown,
+        Growth,
+        Teacher,
+        TeacherError,
+        check_parted,
+        grow_version,
+    )
     from luthier.curation.looking import FileSource, RowSource, VersionSource
     from luthier.curation.privacy import find_private, mask
     from luthier.curation.problems import Case, Problem
@@ -52,7 +59,14 @@ _MODULES = {
     "differing": ("Difference", "differ"),
     "exporting": ("export_version",),
     "fixing": ("Fixed", "fix_version"),
-    "growing": ("Grown", "Growth", "Teacher", "TeacherError", "grow_version"),
+    "growing": (
+        "Grown",
+        "Growth",
+        "Teacher",
+        "TeacherError",
+        "check_parted",
+        "grow_version",
+    ),
     "looking": ("FileSource", "RowSource", "VersionSource"),
     "privacy": ("find_private", "mask"),
     "problems": ("Case", "Problem"),
@@ -88,6 +102,7 @@ __all__ = [
     "VersionSource",
     "add_files",
     "as_json",
+    "check_parted",
     "check_rows",
     "data_report",
     "decide",

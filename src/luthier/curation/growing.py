@@ -36,6 +36,8 @@ HARD = (
     "than these: longer, rarer or easier to get wrong, and with a right answer. Write it as one "
     'JSON object {"question": "...", "answer": "..."} and nothing else.'
 )
+ECHO, LOOP = 18, 3
+"""Characters of what the teacher was told that an answer does not repeat, and equal lines in a row."""
 JSON_OBJECT = re.compile(r"\{.*\}", re.DOTALL)
 
 
@@ -90,6 +92,16 @@ class Grown:
     """Reason -> answers that became no row."""
 
 
+def check_parted(version: Version) -> None:
+    """Raise ConfigError where rows have no split yet."""
+    if not version.splits.get("train"):
+        raise ConfigError(
+            "is not parted yet", where=version.reference,
+            advice=f"first: luthier data split {version.reference}; what is made from a row that "
+            "is later held out would give it away",
+        )  # fmt: skip
+
+
 def grow_version(
     datasets: Datasets,
     version: Version,
@@ -101,12 +113,7 @@ def grow_version(
 
     Raises ConfigError where rows are not parted yet, or nothing new came of it.
     """
-    if not version.splits.get("train"):
-        raise ConfigError(
-            "is not parted yet", where=version.reference,
-            advice=f"first: luthier data split {version.reference}; what is made from a row that "
-            "is later held out would give it away",
-        )  # fmt: skip
+    check_parted(version)
     content = datasets.content(version)
     tasks = list(_tasks(content, growth))
     kept = _Answers(datasets.folder / version.name / "answers", teacher, growth.at_once)
@@ -190,6 +197,9 @@ def _made(task: _Task, said: str | None, way: str, dropped: Counter[str]) -> dic
     if REFUSES.search(text[:200]) or SPEAKS_AS_AI.search(text):
         dropped["refused"] += 1
         return None
+    if (way == "paraphrase" and _echoes(task, text)) or _loops(text):
+        dropped["repeating what was asked, or itself"] += 1
+        return None
     if way == "answer":
         return _with_answer(task.row.fields, text)
     if way == "paraphrase":
@@ -206,6 +216,29 @@ def _made(task: _Task, said: str | None, way: str, dropped: Counter[str]) -> dic
         dropped["empty"] += 1
         return None
     return _with_answer(_with_question(task.row.fields, question), written)
+
+
+def _echoes(task: _Task, text: str) -> bool:
+    """Whether a paraphrase says what the teacher was told to do, as small models do."""
+    said, asked = folded(text), folded(question_of_row(task.row))
+    told = folded(PARAPHRASE)
+    runs = {told[i : i + ECHO] for i in range(len(told) - ECHO + 1)}
+    return any(
+        said[i : i + ECHO] in runs and said[i : i + ECHO] not in asked
+        for i in range(max(0, len(said) - ECHO + 1))
+    )
+
+
+def _loops(text: str) -> bool:
+    """Whether an answer says one line over and over."""
+    lines = [line for line in map(folded, text.splitlines()) if line]
+    return any(len(set(lines[i : i + LOOP])) == 1 for i in range(len(lines) - LOOP + 1))
+
+
+def question_of_row(row: KeptRow) -> str:
+    """What a row asks; nothing where it is no example."""
+    example = example_of(Row(Place(row.origin, row.position), row.fields))
+    return question_of(example) if example else ""
 
 
 QUESTIONS = ("prompt", "instruction", "text", "anchor", "query", "question", "input")

@@ -178,7 +178,7 @@ def similarities(spool: Spool, one: Groups, other: Groups) -> npt.NDArray[np.flo
     hashes, bounds = _piece_hashes([spool.content(number) for number in numbers.tolist()])
     at, owners = _ranges(bounds[::2], bounds[1::2] - bounds[::2])
     pieces = np.unique(owners.astype(np.uint64) << np.uint64(32) | hashes[at])
-    counts = np.bincount(pieces >> np.uint64(32), minlength=len(numbers))
+    counts = np.bincount((pieces >> np.uint64(32)).astype(np.int64), minlength=len(numbers))
     starts = np.cumsum(counts) - counts
     first, second = places[: len(one)], places[len(one) :]
     at, pairs = _ranges(starts[first], counts[first])
