@@ -37,7 +37,7 @@ HARD = (
     'JSON object {"question": "...", "answer": "..."} and nothing else.'
 )
 ECHO, LOOP = 18, 3
-"""Characters of what the teacher was told that an answer does not repeat, and equal lines in a row."""
+"""Characters that an answer does not repeat of what the teacher was told, and equal lines in it."""
 JSON_OBJECT = re.compile(r"\{.*\}", re.DOTALL)
 
 
