@@ -129,7 +129,11 @@ def test_right_lines_are_told_together() -> None:
 
 
 @settings(max_examples=500)
-@given(st.lists(st.sampled_from([b'"', b":", b"\\", b" ", b"\t", b"a", b"{", b"\n"]), max_size=12))
-def test_colons_of_many_lines_are_those_of_one(parts: list[bytes]) -> None:
-    line = b"{{{" + b"".join(parts) + b"}"
-    assert quick._num_colons_of_many(line) == quick._num_colons(line)
+@given(st.lists(ROWS, min_size=1, max_size=3), st.booleans(),
+       st.sampled_from([(",", ":"), (", ", ": "), (" , ", " : ")]))  # fmt: skip
+def test_colons_of_many_lines_are_those_of_one(
+    rows: list[Any], is_ascii: bool, separators: tuple[str, str]
+) -> None:
+    texts = [json.dumps(row, ensure_ascii=is_ascii, separators=separators) for row in rows]
+    lines = "\n".join(texts).encode("utf-8", "surrogatepass") + b"\n"
+    assert quick._num_colons_of_many(lines) == quick._num_colons(lines)
