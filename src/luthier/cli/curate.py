@@ -148,6 +148,11 @@ def split(
     parts = ", ".join(f"{number:,} {name}" for name, number in done.version.splits.items())
     said = "" if done.is_new else ", as before"
     out.print(f"{done.version.reference}  {parts}, in {done.num_groups:,} groups{said}")
+    if done.largest > version.num_rows / 2:
+        out.print(
+            f"{done.largest:,} rows are one group: each asks nearly what another asks; "
+            "--alike 0.95 looks closer, 1 parts all that is not equal"
+        )
     for name in done.empty:
         out.print(f"no row fell into {name}: too few groups, or rows that keep the split they have")
     if done.num_left_out:

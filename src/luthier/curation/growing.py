@@ -220,7 +220,7 @@ def _made(task: _Task, said: str | None, way: str, dropped: Counter[str]) -> dic
 
 def _echoes(task: _Task, text: str) -> bool:
     """Whether a paraphrase says what the teacher was told to do, as small models do."""
-    said, asked = folded(text), folded(question_of_row(task.row))
+    said, asked = folded(text), folded(_question(task.row))
     told = folded(PARAPHRASE)
     runs = {told[i : i + ECHO] for i in range(len(told) - ECHO + 1)}
     return any(
@@ -235,7 +235,7 @@ def _loops(text: str) -> bool:
     return any(len(set(lines[i : i + LOOP])) == 1 for i in range(len(lines) - LOOP + 1))
 
 
-def question_of_row(row: KeptRow) -> str:
+def _question(row: KeptRow) -> str:
     """What a row asks; nothing where it is no example."""
     example = example_of(Row(Place(row.origin, row.position), row.fields))
     return question_of(example) if example else ""
