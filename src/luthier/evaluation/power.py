@@ -9,8 +9,7 @@ from math import ceil, sqrt
 from statistics import NormalDist, stdev
 
 import numpy as np
-from scipy import stats
-from scipy.optimize import brentq
+import scipy
 
 from luthier.evaluation.statistics import MIN_DISCORDANT_FOR_MID_P
 
@@ -27,13 +26,15 @@ def rate_power(difference: float, against: float, n: int, confidence: float) -> 
     changed_share = 2 * against + difference
     changed = np.arange(n + 1)
     # Smallest count that the test calls significant, for each number of changed rows.
-    count = stats.binom.isf(alpha / 2, changed, 0.5)
-    both_tails = stats.binom.sf(count, changed, 0.5) + stats.binom.sf(count - 1, changed, 0.5)
+    count = scipy.stats.binom.isf(alpha / 2, changed, 0.5)
+    both_tails = scipy.stats.binom.sf(count, changed, 0.5) + scipy.stats.binom.sf(
+        count - 1, changed, 0.5
+    )
     count += (changed < MIN_DISCORDANT_FOR_MID_P) | (both_tails >= alpha)
     with_it = (against + difference) / changed_share
-    rejects = stats.binom.sf(count - 1, changed, with_it)
-    rejects += stats.binom.cdf(changed - count, changed, with_it)
-    return float(stats.binom.pmf(changed, n, changed_share) @ rejects)
+    rejects = scipy.stats.binom.sf(count - 1, changed, with_it)
+    rejects += scipy.stats.binom.cdf(changed - count, changed, with_it)
+    return float(scipy.stats.binom.pmf(changed, n, changed_share) @ rejects)
 
 
 def detectable_rate_difference(num_against: int, n: int, confidence: float) -> float | None:
@@ -53,7 +54,7 @@ def detectable_rate_difference(num_against: int, n: int, confidence: float) -> f
 
     if largest <= 0 or shortfall(largest) < 0:
         return None
-    return float(brentq(shortfall, 1e-9, largest, xtol=1e-6))
+    return float(scipy.optimize.brentq(shortfall, 1e-9, largest, xtol=1e-6))
 
 
 def detectable_mean_difference(differences: Sequence[float], confidence: float) -> float | None:
@@ -65,7 +66,7 @@ def detectable_mean_difference(differences: Sequence[float], confidence: float) 
     if len(differences) < 2 or not (spread := stdev(differences)):
         return None
     freedom = len(differences) - 1
-    quantiles = stats.t.ppf((1 + confidence) / 2, freedom) + stats.t.ppf(POWER, freedom)
+    quantiles = scipy.stats.t.ppf((1 + confidence) / 2, freedom) + scipy.stats.t.ppf(POWER, freedom)
     return float(quantiles * spread / sqrt(len(differences)))
 
 

@@ -11,9 +11,9 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cache
+from typing import Any, Protocol
 
-from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics.chrf import CHRF
 
 from luthier.data import Example
@@ -127,7 +127,7 @@ def judge_rouge_l(answer: str, target: str) -> float:
     """ROUGE-L F-measure (Lin 2004) as rouge_score computes it, 0 to 1, no stemming."""
     if answer.strip() == target.strip():
         return 1.0  # rouge_score gives 0 when there is no word
-    return float(_ROUGE.score(target, answer)["rougeL"].fmeasure)
+    return float(_rouge().score(target, answer)["rougeL"].fmeasure)
 
 
 def judge_likelier(margin: float) -> float:
@@ -152,7 +152,13 @@ class _Words:
 
 
 _CHRF = CHRF()
-_ROUGE = RougeScorer(["rougeL"], tokenizer=_Words())
+
+
+@cache
+def _rouge() -> Any:
+    from rouge_score.rouge_scorer import RougeScorer  # brings NLTK and scikit-learn
+
+    return RougeScorer(["rougeL"], tokenizer=_Words())
 
 
 def _pattern_scorer(evaluation: Evaluation) -> Scorer:

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
-from scipy.optimize import brentq
+import scipy
 
 # Fewer discordant pairs than this get McNemar's exact conditional test, others its mid-p version.
 MIN_DISCORDANT_FOR_MID_P = 25
@@ -45,7 +44,7 @@ def wilson(num_passed: int, n: int, confidence: float) -> Interval:
     """Wilson's score interval for one rate (Wilson 1927); no limits without rows."""
     if n == 0:
         return Interval(None, None, "no rows")
-    limits = stats.binomtest(num_passed, n).proportion_ci(confidence, method="wilson")
+    limits = scipy.stats.binomtest(num_passed, n).proportion_ci(confidence, method="wilson")
     return Interval(float(limits.low), float(limits.high), "Wilson")
 
 
@@ -58,9 +57,11 @@ def mcnemar(up: int, down: int) -> Significance:
     """
     changed, smaller = up + down, min(up, down)
     if changed < MIN_DISCORDANT_FOR_MID_P:
-        p_value = float(stats.binomtest(smaller, changed).pvalue) if changed else 1.0
+        p_value = float(scipy.stats.binomtest(smaller, changed).pvalue) if changed else 1.0
         return Significance(p_value, "McNemar exact")
-    tail = stats.binom.cdf(smaller, changed, 0.5) + stats.binom.cdf(smaller - 1, changed, 0.5)
+    tail = scipy.stats.binom.cdf(smaller, changed, 0.5) + scipy.stats.binom.cdf(
+        smaller - 1, changed, 0.5
+    )
     return Significance(float(min(tail, 1.0)), "McNemar mid-p")
 
 
@@ -73,7 +74,7 @@ def tango(up: int, down: int, n: int, confidence: float) -> Interval:
     """
     if n == 0:
         return Interval(None, None, "no rows")
-    observed, quantile = (up - down) / n, float(stats.norm.ppf((1 + confidence) / 2))
+    observed, quantile = (up - down) / n, float(scipy.stats.norm.ppf((1 + confidence) / 2))
 
     def excess(supposed: float) -> float:
         slope = (2 * n - up + down) * supposed - up - down
@@ -85,7 +86,11 @@ def tango(up: int, down: int, n: int, confidence: float) -> Interval:
     def limit(end: int) -> float:
         # A hair inside the observed value: with no changed pair that point itself is a root.
         start = observed + end * 1e-9
-        return float(end) if abs(start) >= 1 else float(brentq(excess, start, end, xtol=1e-12))
+        return (
+            float(end)
+            if abs(start) >= 1
+            else float(scipy.optimize.brentq(excess, start, end, xtol=1e-12))
+        )
 
     return Interval(limit(-1), limit(+1), "Tango score")
 
@@ -104,7 +109,10 @@ def mean_interval(
         return Interval(float(data[0]), float(data[0]), "all rows equal")
     data, scale = _scaled(data)
     if len(data) >= MIN_ROWS_FOR_T:
-        limits, method = stats.ttest_1samp(data, 0).confidence_interval(confidence), "Student's t"
+        limits, method = (
+            scipy.stats.ttest_1samp(data, 0).confidence_interval(confidence),
+            "Student's t",
+        )
     else:
         limits, method = _bootstrap(data, confidence, resamples, rng), "BCa bootstrap"
     return Interval(float(limits.low) * scale, float(limits.high) * scale, method)
@@ -126,8 +134,8 @@ def mean_test(
         return Significance(2.0 ** (1 - len(data)), "sign-flip permutation")
     data, _ = _scaled(data)
     if len(data) >= MIN_ROWS_FOR_T:
-        return Significance(float(stats.ttest_1samp(data, 0).pvalue), "paired t")
-    flips = stats.permutation_test(
+        return Significance(float(scipy.stats.ttest_1samp(data, 0).pvalue), "paired t")
+    flips = scipy.stats.permutation_test(
         (data,), np.mean, permutation_type="samples", n_resamples=resamples, rng=rng
     )
     return Significance(float(flips.pvalue), "sign-flip permutation")
@@ -144,7 +152,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _bootstrap(data: Numbers, confidence: float, resamples: int, rng: np.random.Generator) -> Any:
-    drawn = stats.bootstrap(
+    drawn = scipy.stats.bootstrap(
         (data,),
         np.mean,
         n_resamples=resamples,

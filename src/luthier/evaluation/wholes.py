@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import scipy
 
 from luthier.data import Example
 from luthier.evaluation.power import POWER
@@ -92,7 +92,8 @@ def compare_whole(
     )
     low, high = percentiles(drawn, evaluation.confidence)
     spread = float(np.nanstd(drawn, ddof=1))
-    quantile = float(stats.norm.ppf((1 + evaluation.confidence) / 2) + stats.norm.ppf(POWER))
+    normal = scipy.stats.norm
+    quantile = float(normal.ppf((1 + evaluation.confidence) / 2) + normal.ppf(POWER))
     return Comparison(
         metric=scorer.metric.name,
         baseline=baseline.name,
