@@ -1,19 +1,19 @@
 """A teacher makes rows: marked, unlike others, away from the test; asked by the real client."""
 
-import json
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from endpoint import Body, completion, serving
 from luthier.curation import Growth, TeacherError, grow_version, split_version
 from luthier.curation.growing import MARK
 from luthier.data import Message
 from luthier.errors import ConfigError
 from luthier.pipeline import open_teacher
+from luthier.pipeline.teaching import EndpointTeacher
 from luthier.runs import Datasets, NewRow, Origin, Version
 
 WORDS = (
@@ -184,40 +184,17 @@ def test_a_teacher_that_fails_now_and_then_is_asked_again_the_next_time(tmp_path
     assert len(rest.asked) == 5
 
 
-class Handler(BaseHTTPRequestHandler):
-    """Enough of OpenAI's chat completions for its own client."""
-
-    def log_message(self, *arguments: Any) -> None:
-        pass
-
-    def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        status, body = 200, self._completion(asked)
-        if self.headers["authorization"] != "Bearer right":
-            status, body = 401, {"error": {"message": "wrong key", "type": "auth"}}
-        content = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def _completion(self, asked: dict[str, Any]) -> dict[str, Any]:
-        said = otherwise(asked["messages"][-1]["content"])
-        reason = "length" if "harbour" in said else "stop"
-        choice = {"index": 0, "message": {"role": "assistant", "content": said},
-                  "finish_reason": reason}  # fmt: skip
-        return {"id": "c", "object": "chat.completion", "created": 0, "model": asked["model"],
-                "choices": [choice]}  # fmt: skip
-
-
 @pytest.fixture
 def endpoint() -> Iterator[str]:
     pytest.importorskip("openai", reason="the client of the endpoint")
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/v1"
-        server.shutdown()
+
+    def answer(asked: Body) -> Body | int:
+        said = otherwise(asked["messages"][-1]["content"])
+        reason = "length" if "harbour" in said else "stop"
+        return completion(asked, said, reason) if server.keys[-1] == "Bearer right" else 401
+
+    with serving(answer) as server:
+        yield server.url
 
 
 @pytest.mark.enable_socket
@@ -225,15 +202,15 @@ def test_a_teacher_behind_an_address_is_asked_by_the_real_client(
     tmp_path: Path, endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     datasets, version = kept(tmp_path, rows())
-    monkeypatch.setenv("LUTHIER_TEACHER_KEY", "right")
+    monkeypatch.setenv("LUTHIER_ENDPOINT_KEY", "right")
     teacher = open_teacher("big-model", endpoint, tmp_path)
     done = grow_version(datasets, version, teacher, Growth("paraphrase", copies=2, at_once=4))
     assert done.version.details["teacher"] == "big-model"
     assert done.num_new + sum(done.dropped.values()) == 2 * version.splits["train"]
-    monkeypatch.setenv("LUTHIER_TEACHER_KEY", "wrong")
+    monkeypatch.setenv("LUTHIER_ENDPOINT_KEY", "wrong")
     with pytest.raises(ConfigError, match=r"answers 401.*check the model and the key") as raised:
         grow_version(datasets, version, open_teacher("other", endpoint, tmp_path), Growth("answer"))
-    assert "wrong" not in str(raised.value).replace("wrong key", "")
+    assert "wrong" not in str(raised.value)
 
 
 @pytest.mark.enable_socket
@@ -241,6 +218,8 @@ def test_an_address_where_nobody_is_stops_the_work(tmp_path: Path) -> None:
     pytest.importorskip("openai", reason="the client of the endpoint")
     datasets, version = kept(tmp_path, rows(12))
     teacher = open_teacher("m", "http://127.0.0.1:9/v1", tmp_path)
-    object.__setattr__(teacher, "client", teacher.client.with_options(max_retries=0))  # type: ignore[union-attr]
+    assert isinstance(teacher, EndpointTeacher)
+    client = teacher.endpoint.client.with_options(max_retries=0)
+    teacher = replace(teacher, endpoint=replace(teacher.endpoint, client=client))
     with pytest.raises(ConfigError, match="cannot be reached"):
         grow_version(datasets, version, teacher, Growth("answer", limit=2))

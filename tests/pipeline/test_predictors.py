@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from luthier.data import Chat
+from luthier.evaluation import Prompt, choose_shots, with_shots
 from luthier.models import LanguageModel, load_model
 from luthier.models.attention import FLAT
-from luthier.pipeline.predictors import LocalPredictor, choose_shots, with_shots
+from luthier.pipeline.predictors import LocalPredictor
 from luthier.tokens import Tokenizer, encode_prompt
 from tiny import chat, write_model
 
@@ -63,7 +64,8 @@ def test_predictions_come_in_order_with_the_loss_of_the_reference(
     model, tokenizer = tuned
     seen: list[tuple[int, int]] = []
     predictor = LocalPredictor(
-        "two examples", model, tokenizer, max_new_tokens=6, loss_tokens=64, shots=SHOTS,
+        "two examples", model, tokenizer, max_new_tokens=6, loss_tokens=64,
+        prompt=Prompt(shots=SHOTS),
         observe=lambda done, total: seen.append((done, total)),
     )  # fmt: skip
     examples = [QUESTION, chat(("user", "four, please"), ("assistant", "4"), line=10)]

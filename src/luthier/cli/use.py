@@ -105,7 +105,7 @@ def grow(
         typer.Option(
             "--url",
             help="Endpoint that speaks OpenAI's protocol, as https://api.openai.com/v1; its key is "
-            "in LUTHIER_TEACHER_KEY or OPENAI_API_KEY.",
+            "in LUTHIER_ENDPOINT_KEY (of OpenAI also in OPENAI_API_KEY).",
         ),
     ] = "",
     settings: Annotated[

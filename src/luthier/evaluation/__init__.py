@@ -4,7 +4,6 @@ from luthier.evaluation.baselines import (
     joined,
     label_baselines,
     label_prediction,
-    normalized,
     value_prediction,
 )
 from luthier.evaluation.calibration import best_temperature, best_thresholds
@@ -22,9 +21,19 @@ from luthier.evaluation.evaluating import (
     evaluate,
     run_system,
 )
+from luthier.evaluation.prompting import (
+    ALONE,
+    NearestShots,
+    Passages,
+    Prompt,
+    choose_shots,
+    solved_examples,
+    with_shots,
+)
 from luthier.evaluation.ranking import RANKING_SCORERS
 from luthier.evaluation.recording import from_json, to_json
 from luthier.evaluation.scorers import SCORERS, LossScorer, Scorer, TextScorer, build_scorers
+from luthier.evaluation.searching import Embed, Search, VectorSearch, WordSearch, normalized
 from luthier.evaluation.separation import ClassMap, draw_map
 from luthier.evaluation.slices import Slices, slices_of
 from luthier.evaluation.suggesting import Suggestion, suggest_for_texts, suggest_metrics
@@ -61,6 +70,7 @@ from luthier.evaluation.wording import (
 )
 
 __all__ = [
+    "ALONE",
     "CLEAR_CHANGE",
     "RANKING_SCORERS",
     "SCORERS",
@@ -71,15 +81,20 @@ __all__ = [
     "ClassMap",
     "Comparison",
     "Estimate",
+    "Embed",
     "EvaluationResult",
     "Kind",
     "LossScorer",
     "Metric",
     "Observe",
+    "NearestShots",
+    "Passages",
     "Prediction",
     "Predictor",
     "Probe",
+    "Prompt",
     "Scorer",
+    "Search",
     "Slices",
     "Suggestion",
     "Suspect",
@@ -89,10 +104,13 @@ __all__ = [
     "TextScorer",
     "TfidfSearchPredictor",
     "TfidfSimilarityPredictor",
+    "VectorSearch",
     "Verdict",
+    "WordSearch",
     "best_temperature",
     "best_thresholds",
     "build_scorers",
+    "choose_shots",
     "class_details",
     "class_scorers",
     "compare",
@@ -117,6 +135,7 @@ __all__ = [
     "read_swaps",
     "run_system",
     "slices_of",
+    "solved_examples",
     "strongest_baseline",
     "suggest_for_texts",
     "suggest_metrics",
@@ -124,4 +143,5 @@ __all__ = [
     "swapped_text",
     "to_json",
     "value_prediction",
+    "with_shots",
 ]

@@ -85,7 +85,7 @@ def run_system(
     check_predictions(predictor.name, examples, predictions)
     scores = {
         scorer.metric.name: tuple(
-            scorer.score(prediction, example)
+            None if prediction.error else scorer.score(prediction, example)
             for prediction, example in zip(predictions, examples, strict=True)
         )
         for scorer in by_row

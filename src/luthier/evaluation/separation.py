@@ -14,7 +14,7 @@ from importlib.util import find_spec
 import numpy as np
 import numpy.typing as npt
 
-from luthier.evaluation.baselines import normalized
+from luthier.evaluation.searching import normalized
 from luthier.evaluation.statistics import mean_interval
 from luthier.evaluation.values import Estimate
 from luthier.evaluation.wholes import Numbers

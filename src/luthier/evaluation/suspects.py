@@ -20,9 +20,9 @@ from luthier.evaluation.baselines import (
     MAX_ROUNDS,
     STRENGTH,
     joined,
-    normalized,
     word_features,
 )
+from luthier.evaluation.searching import normalized
 from luthier.evaluation.wholes import Numbers
 
 NUM_FOLDS = 5

@@ -33,6 +33,14 @@ class Prediction:
     """The number it answered, or how alike it found two texts."""
     ranking: tuple[str, ...] = ()
     """Names of the texts it found, best first."""
+    tool_calls: tuple[tuple[str, str], ...] = ()
+    """Name and arguments (JSON text) of each call it made."""
+    prompt_tokens: int | None = None
+    """Tokens it was asked with, where they are counted."""
+    seconds: float | None = None
+    """Until the answer was there, where each is timed."""
+    error: str = ""
+    """Why there is no answer; such a row is scored by nothing."""
 
 
 class Predictor(Protocol):

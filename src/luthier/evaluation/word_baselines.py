@@ -1,8 +1,7 @@
 """What words alone find: searches and likeness by counts of words, which vectors must beat.
 
-BM25 is bm25s' own with its defaults, TF-IDF scikit-learn's with sublinear counts of words (pairs of
-words besides made it worse on package descriptions: nDCG@10 0.756 instead of 0.790). Both are
-imported where they are used.
+TF-IDF is scikit-learn's with sublinear counts of words (pairs of words besides made it worse on
+package descriptions: nDCG@10 0.756 instead of 0.790), imported where it is used.
 """
 
 from collections.abc import Sequence
@@ -12,10 +11,8 @@ import numpy as np
 
 from luthier.data import Example, Pair, Query
 from luthier.evaluation.baselines import value_prediction
+from luthier.evaluation.searching import AT_ONCE, WordSearch
 from luthier.evaluation.values import Prediction
-
-AT_ONCE = 256
-"""Queries whose scores over all texts are held at once."""
 
 
 class BM25Predictor:
@@ -24,21 +21,14 @@ class BM25Predictor:
     name = "BM25"
 
     def __init__(self, texts: dict[str, str], depth: int = 100) -> None:
-        import bm25s
-
-        self._names, self._depth = tuple(texts), min(depth, len(texts))
-        self._tokenize = bm25s.tokenize
-        self._index = bm25s.BM25()
-        self._index.index(
-            self._tokenize(list(texts.values()), show_progress=False), show_progress=False
-        )
+        self._names, self._depth = tuple(texts), depth
+        self._search = WordSearch([*texts.values()])
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         """The best texts of each query by its words."""
-        tokens = self._tokenize([_query(e) for e in examples], show_progress=False)
-        places, _ = self._index.retrieve(tokens, k=self._depth, show_progress=False)
+        places = self._search.nearest([_query(e) for e in examples], self._depth)
         return [
-            _ranked(example, [self._names[int(i)] for i in row])
+            _ranked(example, [self._names[i] for i in row])
             for example, row in zip(examples, places, strict=True)
         ]
 

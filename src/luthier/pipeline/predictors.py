@@ -1,20 +1,18 @@
 """A local model answers examples: with its instructions alone, with examples in the prompt, tuned.
 
 One class satisfies the evaluation room's `Predictor` for all three: what differs is the model and
-the examples put before the question. Answers are greedy; the loss is that of the reference answer
+the `Prompt` that it is asked with. Answers are greedy; the loss is that of the reference answer
 after the same prompt.
 """
 
-import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from luthier.data import Chat, Example, Message, Preference, Rated, Text, as_chat
-from luthier.evaluation import Prediction
+from luthier.data import Example, Message, Preference, Text
+from luthier.evaluation import ALONE, Prediction, Prompt
 from luthier.models import LanguageModel, answer_losses, generate
 from luthier.tokens import Tokenizer, encode_chat, encode_prompt, encode_text
 
-INSTRUCTIONS = ("system", "developer")
 ZERO_SHOT = "prompt alone"
 
 
@@ -30,7 +28,7 @@ class LocalPredictor:
     """Tokens computed at once for the losses."""
     text_tokens: int = 1024
     """Longest piece of a raw text."""
-    shots: tuple[Chat, ...] = ()
+    prompt: Prompt = ALONE
     observe: Callable[[int, int], None] = lambda done, total: None
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
@@ -38,7 +36,7 @@ class LocalPredictor:
         texts = [example for example in examples if isinstance(example, Text)]
         if texts:
             return self._weigh(texts)
-        asked = [with_shots(as_chat(example), self.shots) for example in examples]
+        asked = self.prompt.asked(examples)
         prompts = [encode_prompt(self.tokenizer, chat.prompt, chat.tools) for chat in asked]
         answers = generate(
             self.model,
@@ -67,11 +65,7 @@ class LocalPredictor:
 
     def _rejected_losses(self, examples: Sequence[Example]) -> dict[str, float | None]:
         """Id of each preference -> mean loss of its rejected answer."""
-        chats = [
-            with_shots(example.chats[1], self.shots)
-            for example in examples
-            if isinstance(example, Preference)
-        ]
+        chats = self.prompt.asked([e.chats[1] for e in examples if isinstance(e, Preference)])
         encoded = [encode_chat(self.tokenizer, chat, "last") for chat in chats]
         losses = answer_losses(self.model, encoded, budget=self.loss_tokens)
         return dict(zip([chat.id for chat in chats], losses, strict=True))
@@ -100,41 +94,3 @@ class LocalPredictor:
             stop_ids=self.tokenizer.stop_ids,
         )
         return self.tokenizer.decode(answer.ids)
-
-
-def with_shots(example: Chat, shots: Sequence[Chat]) -> Chat:
-    """The example with solved examples between its instructions and its question.
-
-    Its last assistant turn stays the target. Instructions of the shots are left out: the
-    example's own stand at the top once.
-    """
-    if not shots:
-        return example
-    prompt = example.prompt
-    num_instructions = next(
-        (i for i, message in enumerate(prompt) if message.role not in INSTRUCTIONS), len(prompt)
-    )
-    solved = [
-        message
-        for shot in shots
-        for message in (*shot.prompt, shot.target)
-        if message.role not in INSTRUCTIONS
-    ]
-    messages = (*prompt[:num_instructions], *solved, *prompt[num_instructions:], example.target)
-    return replace(example, messages=messages)
-
-
-def choose_shots(train: Sequence[Example], num_shots: int, seed: int) -> tuple[Chat, ...]:
-    """Training examples for the prompt: a fixed random choice, without equal answers if it can.
-
-    Answers marked bad are none.
-    """
-    order = [as_chat(e) for e in train if not isinstance(e, Rated) or e.is_good]
-    random.Random(f"{seed}/shots").shuffle(order)  # noqa: S311 - a choice, not a secret
-    first_of_answer: list[Chat] = []
-    others: list[Chat] = []
-    seen: set[str] = set()
-    for chat in order:
-        (others if chat.target.content in seen else first_of_answer).append(chat)
-        seen.add(chat.target.content)
-    return tuple([*first_of_answer, *others][:num_shots])

@@ -5,10 +5,19 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from luthier.data import Chat
-from luthier.evaluation import AnyScorer, Kind, Predictor, SystemResult, build_scorers
+from luthier.evaluation import (
+    ALONE,
+    AnyScorer,
+    Kind,
+    Predictor,
+    Prompt,
+    SystemResult,
+    build_scorers,
+    choose_shots,
+)
 from luthier.models import LanguageModel, save_adapter, save_model
 from luthier.pipeline.learning import Circumstances, learn
-from luthier.pipeline.predictors import ZERO_SHOT, LocalPredictor, choose_shots
+from luthier.pipeline.predictors import ZERO_SHOT, LocalPredictor
 from luthier.pipeline.preparing import Prepared
 from luthier.pipeline.starting import load_start
 from luthier.pipeline.work import TUNED, Desk
@@ -40,7 +49,7 @@ class WritingWork:
             return  # a raw text has no prompt to put examples into
         for shots in self._shots():
             name = f"{len(shots)} example{'s' * (len(shots) > 1)} in the prompt"
-            yield self._predictor(name, model, desk, shots), "few_shot"
+            yield self._predictor(name, model, desk, Prompt(shots=shots)), "few_shot"
 
     def _shots(self) -> list[tuple[Chat, ...]]:
         """The examples of each such prompt; as many as there are, where there are fewer."""
@@ -55,7 +64,7 @@ class WritingWork:
         return self._predictor(TUNED, model, desk)
 
     def _predictor(
-        self, name: str, model: LanguageModel, desk: Desk, shots: tuple[Chat, ...] = ()
+        self, name: str, model: LanguageModel, desk: Desk, prompt: Prompt = ALONE
     ) -> LocalPredictor:
         recipe = self.prepared.recipe
         return LocalPredictor(
@@ -65,7 +74,7 @@ class WritingWork:
             max_new_tokens=settled(recipe.evaluation.max_new_tokens),
             loss_tokens=settled(recipe.training.micro_batch_tokens),
             text_tokens=settled(recipe.training.max_length),
-            shots=shots,
+            prompt=prompt,
             observe=desk.answered(name),
         )
 

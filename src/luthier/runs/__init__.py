@@ -1,5 +1,6 @@
 """Remembers: runs, datasets, their records, and the database that finds them. No torch."""
 
+from luthier.runs.answers import KeptAnswers
 from luthier.runs.contents import Content, KeptRow, NewRow
 from luthier.runs.datasets import Datasets, Origin, Version
 from luthier.runs.environment import Environment, capture_environment, memory_bytes, num_cores
@@ -14,6 +15,7 @@ __all__ = [
     "Datasets",
     "Environment",
     "JsonLines",
+    "KeptAnswers",
     "KeptRow",
     "LEARNT_ROWS",
     "Mirror",
