@@ -122,7 +122,7 @@ def test_difference_charts_are_well_formed(
 @pytest.mark.parametrize(("metric", "right"), [(EXACT, "better"), (LOSS, "worse")])
 def test_the_side_that_is_better_follows_the_metric(metric: Metric, right: str) -> None:
     root = parsed(difference_chart(metric, small_evaluation().comparisons[0], "unclear"))
-    assert f"tuned {right} \u2192" in texts(root)
+    assert f"{right} \u2192" in texts(root)
 
 
 def test_outcome_segments_fill_the_whole_bar() -> None:

@@ -1,29 +1,129 @@
-"""luthier evaluate, probe: a finished run on other rows, or on rows that name groups otherwise."""
+"""luthier evaluate, probe: systems on the same rows; a run on rows that name groups otherwise."""
 
 import json
 import textwrap
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from luthier.cli.options import DEFAULT_WORKSPACE, Wanted, WorkspaceFolder
 from luthier.cli.screen import console, screen
+from luthier.errors import ConfigError
+
+if TYPE_CHECKING:
+    from luthier.recipe import Trial
 
 SHIFTS = 10
 """Kinds of changes that are shown."""
-Rows = Annotated[Path, typer.Option("--data", help="File of rows to judge on.")]
+RECIPES = (".yaml", ".yml")
+LADDER_SHOTS = 4
 
 
-def evaluate(run: Wanted, data: Rows, workspace: WorkspaceFolder = DEFAULT_WORKSPACE) -> None:
-    """Compare a tuned model with its prompt alone, on rows it has not seen."""
-    from luthier.pipeline import evaluate_run, find_run
+def evaluate(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SYSTEM...",
+            help="Runs, models, http://HOST/PATH#MODEL, files of recorded answers (.jsonl), or one "
+            "file of systems (.yaml). The first is judged against the others; a run alone against "
+            "its prompt without training.",
+        ),
+    ],
+    data: Annotated[Path | None, typer.Option("--data", help="File of rows to judge on.")] = None,
+    train: Annotated[
+        Path | None, typer.Option("--train", help="File of rows that examples are taken from.")
+    ] = None,
+    documents: Annotated[
+        Path | None, typer.Option("--documents", help="Folder of texts that are looked up.")
+    ] = None,
+    settings: Annotated[
+        list[str],
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="evaluation.primary=exact, evaluation.limit=100, overlap=report and the like; "
+            "with --train and --documents each model is asked without and with them.",
+        ),
+    ] = [],  # noqa: B006 - typer's form
+    workspace: WorkspaceFolder = DEFAULT_WORKSPACE,
+) -> None:
+    """Judge models, prompts, endpoints and recorded answers on the same rows."""
+    from luthier.pipeline import evaluate_run, find_run, try_systems
 
-    with screen() as shown:
-        result = evaluate_run(find_run(workspace, run), data, shown.show)
+    is_run_alone = len(models) == 1 and not (train or documents or settings)
+    if is_run_alone and data is not None and _is_run(models[0], workspace):
+        with screen() as shown:
+            result = evaluate_run(find_run(workspace, _bare(models[0])), data, shown.show)
+    else:
+        trial = _trial(models, data, train, documents, settings, workspace)
+        with screen() as shown:
+            tried = try_systems(trial, shown.show)
+        result = tried.result
+        console().print(f"\nreport: {tried.report}")
     if result.verdict is not None:
         console().print("\n" + textwrap.fill(result.verdict.paragraph, 92))
+
+
+def _trial(
+    models: list[str],
+    data: Path | None,
+    train: Path | None,
+    documents: Path | None,
+    settings: list[str],
+    workspace: Path,
+) -> "Trial":
+    """What the command line asks for."""
+    from luthier.recipe import read_trial, trial_from
+
+    if len(models) == 1 and models[0].endswith(RECIPES):
+        given = {"data": data, "train": train, "runtime.workspace": workspace}
+        more = [f"{name}={value}" for name, value in given.items() if value is not None]
+        return read_trial(Path(models[0]), [*more, *settings])
+    if data is None:
+        raise ConfigError("is missing", where="--data", accepted="a file of rows to judge on")
+    systems = []
+    for model in models:
+        named = f"run:{_bare(model)}" if _is_run(model, workspace) else model
+        systems += _ladder(named, train, documents)
+    content = {"data": data, "train": train, "systems": systems,
+               "runtime": {"workspace": workspace}}  # fmt: skip
+    return trial_from({k: v for k, v in content.items() if v is not None}, settings)
+
+
+def _ladder(model: str, train: Path | None, documents: Path | None) -> list[dict[str, object]]:
+    """A model alone, and with what there is to put into its prompt."""
+    from luthier.pipeline import kind_of_model
+
+    found: list[dict[str, object]] = [{"model": model}]
+    if kind_of_model(model) == "recorded":
+        return found
+    if train is not None:
+        found.append({"model": model, "shots": LADDER_SHOTS})
+        found.append({"model": model, "shots": LADDER_SHOTS, "pick": "nearest"})
+    if documents is not None:
+        found.append({"model": model, "documents": documents})
+    return found
+
+
+def _bare(model: str) -> str:
+    return model.removeprefix("run:")
+
+
+def _is_run(model: str, workspace: Path) -> bool:
+    """Whether a word names a run of the workspace, rather than a model."""
+    from luthier.pipeline import find_run, kind_of_model
+
+    if model.startswith("run:"):
+        return True
+    if kind_of_model(model) != "local" or model.startswith("wheel:") or model.endswith(RECIPES):
+        return False
+    try:
+        find_run(workspace, model)
+    except ConfigError:
+        return False
+    return True
 
 
 def probe(

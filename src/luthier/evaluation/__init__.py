@@ -11,9 +11,9 @@ from luthier.evaluation.classes import class_scorers, number_scorers
 from luthier.evaluation.comparing import CLEAR_CHANGE, compare, estimate
 from luthier.evaluation.deciding import decide, strongest_baseline
 from luthier.evaluation.details import ClassDetails, class_details
+from luthier.evaluation.documents import passages_of
 from luthier.evaluation.evaluating import (
     AnyScorer,
-    Kind,
     Observe,
     SystemFinished,
     SystemStarted,
@@ -27,11 +27,18 @@ from luthier.evaluation.prompting import (
     Passages,
     Prompt,
     choose_shots,
+    question,
     solved_examples,
     with_shots,
 )
 from luthier.evaluation.ranking import RANKING_SCORERS
 from luthier.evaluation.recording import from_json, to_json
+from luthier.evaluation.replaying import (
+    KEPT_OF_ANSWERS,
+    RecordedAnswer,
+    RecordedPredictor,
+    recorded,
+)
 from luthier.evaluation.scorers import SCORERS, LossScorer, Scorer, TextScorer, build_scorers
 from luthier.evaluation.searching import Embed, Search, VectorSearch, WordSearch, normalized
 from luthier.evaluation.separation import ClassMap, draw_map
@@ -50,6 +57,7 @@ from luthier.evaluation.values import (
     Comparison,
     Estimate,
     EvaluationResult,
+    Kind,
     Metric,
     Prediction,
     Predictor,
@@ -84,6 +92,7 @@ __all__ = [
     "Embed",
     "EvaluationResult",
     "Kind",
+    "KEPT_OF_ANSWERS",
     "LossScorer",
     "Metric",
     "Observe",
@@ -93,6 +102,8 @@ __all__ = [
     "Predictor",
     "Probe",
     "Prompt",
+    "RecordedAnswer",
+    "RecordedPredictor",
     "Scorer",
     "Search",
     "Slices",
@@ -132,7 +143,10 @@ __all__ = [
     "label_prediction",
     "normalized",
     "number_scorers",
+    "passages_of",
+    "question",
     "read_swaps",
+    "recorded",
     "run_system",
     "slices_of",
     "solved_examples",

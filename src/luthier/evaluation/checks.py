@@ -109,7 +109,7 @@ def check_systems(
             accepted="every name once",
             advice="name the predictors apart",
         )
-    if sum(system.kind == "tuned" for system in systems) > 1:
+    if sum(system.is_candidate for system in systems) > 1:
         raise EvaluationError(
             "there is more than one tuned system",
             where="systems",

@@ -23,7 +23,7 @@ from luthier.evaluation.statistics import (
     wilson,
 )
 from luthier.evaluation.values import Comparison, Estimate, Metric, Prediction, SystemResult
-from luthier.recipe import Evaluation
+from luthier.recipe import Judging
 
 # A number has clearly changed on one row when it moved by more than this, in the metric's unit:
 # 5 points of 100, or every token of the target about a tenth more or less likely.
@@ -63,7 +63,7 @@ def perplexity(predictions: Sequence[Prediction]) -> float | None:
 
 
 def estimate(
-    metric: Metric, scores: Sequence[float | None], evaluation: Evaluation, *, seed: int
+    metric: Metric, scores: Sequence[float | None], evaluation: Judging, *, seed: int
 ) -> Estimate:
     """The mean over the rows that have a score, every row counting once, with its interval."""
     known = [score for score in scores if score is not None]
@@ -85,7 +85,7 @@ def compare(
     metric: Metric,
     baseline: SystemResult,
     candidate: SystemResult,
-    evaluation: Evaluation,
+    evaluation: Judging,
     *,
     seed: int,
 ) -> Comparison | None:
@@ -129,7 +129,7 @@ def _pairs(metric: Metric, baseline: SystemResult, candidate: SystemResult) -> l
 
 
 def _compare_rates(
-    pairs: Sequence[_Pair], evaluation: Evaluation, seed: int
+    pairs: Sequence[_Pair], evaluation: Judging, seed: int
 ) -> tuple[Interval, Significance, float | None]:
     n = len(pairs)
     up = sum(pair.difference > 0 for pair in pairs)
@@ -142,7 +142,7 @@ def _compare_rates(
 
 
 def _compare_means(
-    pairs: Sequence[_Pair], evaluation: Evaluation, seed: int
+    pairs: Sequence[_Pair], evaluation: Judging, seed: int
 ) -> tuple[Interval, Significance, float | None]:
     differences = [pair.difference for pair in pairs]
     confidence, resamples = evaluation.confidence, evaluation.resamples

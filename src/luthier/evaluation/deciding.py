@@ -22,14 +22,14 @@ from luthier.evaluation.wording import (
 
 Decision = Literal["better", "worse", "cannot tell"]
 
-BASELINES = ("zero_shot", "few_shot", "baseline")
-"""Kinds of systems that the tuned one must beat."""
+RIVALS = ("zero_shot", "few_shot", "baseline", "rival")
+"""Kinds of systems that the one in question must beat."""
 
 
 def strongest_baseline(
     systems: Sequence[SystemResult], metrics: Sequence[Metric]
 ) -> SystemResult | None:
-    """The untuned system with the best value of the first metric; None when none has one.
+    """The rival with the best value of the first metric; None when none has one.
 
     Of equals the one that is better on the next metric, and so on; then the cheaper: no examples
     before some, and the order given, fewest examples first.
@@ -38,11 +38,11 @@ def strongest_baseline(
     rivals = [
         system
         for system in systems
-        if system.kind in BASELINES and system.estimates[primary.name].value is not None
+        if system.kind in RIVALS and system.estimates[primary.name].value is not None
     ]
 
     def rank(system: SystemResult) -> tuple[list[float], int]:
-        return [_cost(system, metric) for metric in metrics], BASELINES.index(system.kind)
+        return [_cost(system, metric) for metric in metrics], RIVALS.index(system.kind)
 
     return min(rivals, key=rank, default=None)
 
@@ -92,13 +92,20 @@ def _levels(
     before = format_estimate(metric, baseline.estimates[metric.name], confidence)
     rows = _count(len(candidate.predictions), "held-out row")
     return (
-        f"On {rows} the tuned model's {metric.title} is {after}, "
-        f"against {before} for the strongest {_sort(baseline)} ({baseline.name})."
+        f"On {rows} {_whose(candidate)} {metric.title} is {after}, "
+        f"against {before} for {_rival(baseline)}."
     )
 
 
-def _sort(system: SystemResult) -> str:
-    return "baseline" if system.kind == "baseline" else "prompt"
+def _whose(candidate: SystemResult) -> str:
+    return "the tuned model's" if candidate.kind == "tuned" else f"{candidate.name}'s"
+
+
+def _rival(system: SystemResult) -> str:
+    if system.kind == "rival":
+        return system.name
+    sort = "baseline" if system.kind == "baseline" else "prompt"
+    return f"the strongest {sort} ({system.name})"
 
 
 def _difference(metric: Metric, comparison: Comparison, confidence: float) -> str:

@@ -17,7 +17,7 @@ from luthier.evaluation.classes import label_rows
 from luthier.evaluation.statistics import wilson
 from luthier.evaluation.values import Estimate, Prediction
 from luthier.evaluation.wholes import Numbers, percentiles, resampled
-from luthier.recipe import Evaluation
+from luthier.recipe import Judging
 
 MAX_CONFUSION = 60
 """Labels up to which a confusion matrix can be read."""
@@ -73,7 +73,7 @@ def class_details(
     predictions: Sequence[Prediction],
     examples: Sequence[Example],
     label_set: LabelSet,
-    evaluation: Evaluation,
+    evaluation: Judging,
     *,
     seed: int,
 ) -> ClassDetails:
@@ -119,7 +119,7 @@ class _Judged:
         truth: sparse.csr_array,
         given: sparse.csr_array,
         scores: Numbers | None,
-        evaluation: Evaluation,
+        evaluation: Judging,
         weights: Numbers,
     ) -> None:
         self.num_rows, self.evaluation = len(weights[0]), evaluation

@@ -9,7 +9,6 @@ else is an error, never a quiet join.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from luthier.data import Example
 from luthier.errors import EvaluationError
@@ -20,22 +19,22 @@ from luthier.evaluation.checks import (
     check_systems,
 )
 from luthier.evaluation.comparing import compare, estimate, perplexity
-from luthier.evaluation.deciding import BASELINES, decide, strongest_baseline
+from luthier.evaluation.deciding import RIVALS, decide, strongest_baseline
 from luthier.evaluation.scorers import Scorer
 from luthier.evaluation.statistics import holm
 from luthier.evaluation.values import (
     Comparison,
     Estimate,
     EvaluationResult,
+    Kind,
     Metric,
     Predictor,
     SystemResult,
     Verdict,
 )
 from luthier.evaluation.wholes import WholeScorer, compare_whole, estimate_whole
-from luthier.recipe import Evaluation, settled
+from luthier.recipe import Judging, settled
 
-Kind = Literal["zero_shot", "few_shot", "baseline", "tuned", "other"]
 AnyScorer = Scorer | WholeScorer
 
 
@@ -64,7 +63,7 @@ def run_system(
     kind: Kind,
     examples: Sequence[Example],
     scorers: Sequence[AnyScorer],
-    evaluation: Evaluation,
+    evaluation: Judging,
     *,
     seed: int = 0,
     observe: Observe = lambda event: None,
@@ -112,13 +111,14 @@ def conclude(
     examples: Sequence[Example],
     systems: Sequence[SystemResult],
     scorers: Sequence[AnyScorer],
-    evaluation: Evaluation,
+    evaluation: Judging,
     *,
     seed: int = 0,
 ) -> EvaluationResult:
-    """Compare the tuned system with the strongest baseline on every metric, and decide.
+    """Compare the system in question with its strongest rival on every metric, and decide.
 
-    Without a tuned system or a baseline there is nothing to decide: no comparisons, no verdict.
+    Where there are more rivals, also with each of them on the primary metric. Without a system in
+    question or a rival there is nothing to decide: no comparisons, no verdict.
     The verdict's comparison stands first; it is the one claim made beforehand, so only the others
     carry p-values adjusted for their number.
     """
@@ -128,15 +128,19 @@ def conclude(
     primary = _primary(metrics, evaluation)
     comparisons: tuple[Comparison, ...] = ()
     verdict: Verdict | None = None
-    tuned = next((system for system in systems if system.kind == "tuned"), None)
-    if tuned and any(system.kind in BASELINES for system in systems):
+    candidate = next((system for system in systems if system.is_candidate), None)
+    rivals = [system for system in systems if system.kind in RIVALS]
+    if candidate and rivals:
         others = [metric for metric in metrics if metric != primary]
         baseline = strongest_baseline(systems, [primary, *others])
         if baseline is None:
             raise _unscored(primary)
-        pair = _Pair(baseline, tuned, tuple(examples), evaluation, seed)
-        comparisons = _compare_all(primary, scorers, pair)
-        verdict = decide(primary, baseline, tuned, comparisons[0], evaluation.confidence)
+        pairs = [
+            _Pair(rival, candidate, tuple(examples), evaluation, seed)
+            for rival in (baseline, *(r for r in rivals if r is not baseline and r.kind == "rival"))
+        ]
+        comparisons = _compare_all(primary, scorers, pairs)
+        verdict = decide(primary, baseline, candidate, comparisons[0], evaluation.confidence)
     return EvaluationResult(
         metrics=tuple(metrics),
         primary=primary.name,
@@ -151,7 +155,7 @@ def evaluate(
     predictors: Sequence[tuple[Predictor, Kind]],
     examples: Sequence[Example],
     scorers: Sequence[AnyScorer],
-    evaluation: Evaluation,
+    evaluation: Judging,
     *,
     seed: int = 0,
     observe: Observe = lambda event: None,
@@ -174,7 +178,7 @@ class _Pair:
     baseline: SystemResult
     candidate: SystemResult
     examples: tuple[Example, ...]
-    evaluation: Evaluation
+    evaluation: Judging
     seed: int
 
     def compare(self, scorer: AnyScorer) -> Comparison | None:
@@ -190,16 +194,16 @@ class _Pair:
 
 
 def _compare_all(
-    primary: Metric, scorers: Sequence[AnyScorer], pair: _Pair
+    primary: Metric, scorers: Sequence[AnyScorer], pairs: Sequence[_Pair]
 ) -> tuple[Comparison, ...]:
-    first = next(pair.compare(s) for s in scorers if s.metric.name == primary.name)
+    """Of the first pair on all metrics, the primary one first; of the others on that one."""
+    by_primary = next(scorer for scorer in scorers if scorer.metric.name == primary.name)
+    first = pairs[0].compare(by_primary)
     if first is None:
         raise _unscored(primary)
-    others = [
-        comparison
-        for scorer in scorers
-        if scorer.metric.name != primary.name and (comparison := pair.compare(scorer))
-    ]
+    looks = [pairs[0].compare(s) for s in scorers if s.metric.name != primary.name]
+    looks += [pair.compare(by_primary) for pair in pairs[1:]]
+    others = [comparison for comparison in looks if comparison is not None]
     adjusted = holm([comparison.p_value for comparison in others])
     return (
         first,
@@ -212,14 +216,14 @@ def _compare_all(
 
 def _unscored(primary: Metric) -> EvaluationError:
     return EvaluationError(
-        f"no row has a score for {primary.name} under both the tuned model and a baseline",
+        f"no row has a score for {primary.name} under both the system in question and a rival",
         where=f"evaluation.primary {primary.name}",
         accepted="a metric that every system's answers can be scored with",
         advice="choose another primary metric",
     )
 
 
-def _primary(metrics: Sequence[Metric], evaluation: Evaluation) -> Metric:
+def _primary(metrics: Sequence[Metric], evaluation: Judging) -> Metric:
     name = settled(evaluation.primary)
     for metric in metrics:
         if metric.name == name:

@@ -20,7 +20,7 @@ from luthier.data import Example
 from luthier.errors import ConfigError
 from luthier.evaluation.json_answers import read_json
 from luthier.evaluation.values import Metric, Prediction
-from luthier.recipe import Evaluation, settled
+from luthier.recipe import Judging, settled
 
 
 class Scorer(Protocol):
@@ -161,7 +161,7 @@ def _rouge() -> Any:
     return RougeScorer(["rougeL"], tokenizer=_Words())
 
 
-def _pattern_scorer(evaluation: Evaluation) -> Scorer:
+def _pattern_scorer(evaluation: Judging) -> Scorer:
     try:
         pattern = re.compile(evaluation.pattern)
     except (re.error, RecursionError, OverflowError) as error:
@@ -184,11 +184,11 @@ def _pattern_error(found: str) -> ConfigError:
     )
 
 
-def _always(scorer: Scorer) -> Callable[[Evaluation], Scorer]:
+def _always(scorer: Scorer) -> Callable[[Judging], Scorer]:
     return lambda evaluation: scorer
 
 
-SCORERS: Mapping[str, Callable[[Evaluation], Scorer]] = {
+SCORERS: Mapping[str, Callable[[Judging], Scorer]] = {
     "exact": _always(
         TextScorer(Metric("exact", "exact match", "pass_fail", True, "share"), judge_exact)
     ),
@@ -225,7 +225,7 @@ SCORERS: Mapping[str, Callable[[Evaluation], Scorer]] = {
 }
 
 
-def build_scorers(evaluation: Evaluation) -> tuple[Scorer, ...]:
+def build_scorers(evaluation: Judging) -> tuple[Scorer, ...]:
     """The scorers of a resolved recipe, the primary one first."""
     names = dict.fromkeys((settled(evaluation.primary), *settled(evaluation.metrics)))
     return tuple(SCORERS[name](evaluation) for name in names)

@@ -42,7 +42,7 @@ class WordSearch:
     def nearest(self, queries: Sequence[str], count: int) -> list[list[int]]:
         """Those with the most telling words in common."""
         count = min(count, self._num_texts)
-        if not count or self._is_empty:
+        if not queries or not count or self._is_empty:
             return [[*range(count)] for _ in queries]
         tokens = self._tokenize(list(queries), show_progress=False)
         places, _ = self._index.retrieve(tokens, k=count, show_progress=False)

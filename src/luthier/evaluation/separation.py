@@ -18,7 +18,7 @@ from luthier.evaluation.searching import normalized
 from luthier.evaluation.statistics import mean_interval
 from luthier.evaluation.values import Estimate
 from luthier.evaluation.wholes import Numbers
-from luthier.recipe import Evaluation
+from luthier.recipe import Judging
 
 Classes = npt.NDArray[np.int64]
 MAX_POINTS = 2000
@@ -66,7 +66,7 @@ def draw_map(
     labels: Sequence[str],
     vectors: tuple[Numbers, Numbers],
     known: frozenset[str],
-    evaluation: Evaluation,
+    evaluation: Judging,
     *,
     seed: int,
 ) -> ClassMap | None:
@@ -129,7 +129,7 @@ def _points(ids: Sequence[str], labels: Sequence[str], plane: Numbers) -> tuple[
 
 
 def separation(
-    vectors: Numbers, labels: Sequence[str], evaluation: Evaluation, *, seed: int
+    vectors: Numbers, labels: Sequence[str], evaluation: Judging, *, seed: int
 ) -> Separation:
     """The three figures, each a mean over rows with its interval; vectors [n, D] at length 1."""
     from sklearn.metrics import silhouette_samples
@@ -172,7 +172,7 @@ def _ratios(distances: Numbers, classes: Classes) -> Numbers:
     return ratios
 
 
-def _estimated(values: Numbers, evaluation: Evaluation, seed: int) -> Estimate:
+def _estimated(values: Numbers, evaluation: Judging, seed: int) -> Estimate:
     if not len(values):
         return Estimate(None, None, None, 0, "no rows")
     rng = np.random.default_rng(seed)

@@ -9,7 +9,7 @@ from luthier.evaluation.comparing import estimate
 from luthier.evaluation.evaluating import AnyScorer
 from luthier.evaluation.values import Estimate, Metric, SystemResult
 from luthier.evaluation.wholes import WholeScorer, estimate_whole
-from luthier.recipe import Evaluation
+from luthier.recipe import Judging
 
 MIN_ROWS = 5
 """Rows of a slice below which it is not told apart."""
@@ -40,7 +40,7 @@ def slices_of(
     system: SystemResult,
     scorer: AnyScorer,
     examples: Sequence[Example],
-    evaluation: Evaluation,
+    evaluation: Judging,
     *,
     seed: int,
 ) -> Slices:
@@ -63,7 +63,7 @@ def _estimate(
     scorer: AnyScorer,
     examples: Sequence[Example],
     places: Sequence[int],
-    evaluation: Evaluation,
+    evaluation: Judging,
     seed: int,
 ) -> Estimate:
     """Of the rows at these places."""

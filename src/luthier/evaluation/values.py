@@ -10,6 +10,9 @@ from typing import Literal, Protocol
 
 from luthier.data import Example
 
+Kind = Literal["zero_shot", "few_shot", "baseline", "rival", "tuned", "candidate", "other"]
+"""To the verdict: the one in question (tuned, candidate), a rival (the first four), or nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
@@ -86,7 +89,7 @@ class SystemResult:
     """One system on all test rows."""
 
     name: str
-    kind: Literal["zero_shot", "few_shot", "baseline", "tuned", "other"]
+    kind: Kind
     predictions: tuple[Prediction, ...]
     scores: dict[str, tuple[float | None, ...]]
     """Metric name -> one score per test row, in the order of the rows; None: not scorable.
@@ -96,6 +99,11 @@ class SystemResult:
     seconds: float
     perplexity: float | None
     """Of the reference answers, over all their tokens; None when their loss is not known."""
+
+    @property
+    def is_candidate(self) -> bool:
+        """Whether the verdict is about it."""
+        return self.kind in ("tuned", "candidate")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import scipy
 from luthier.data import Example
 from luthier.evaluation.power import POWER
 from luthier.evaluation.values import Comparison, Estimate, Metric, Prediction, SystemResult
-from luthier.recipe import Evaluation
+from luthier.recipe import Judging
 
 Numbers = npt.NDArray[np.float64]
 CHUNK = 2**22
@@ -49,7 +49,7 @@ def estimate_whole(
     scorer: WholeScorer,
     predictions: Sequence[Prediction],
     examples: Sequence[Example],
-    evaluation: Evaluation,
+    evaluation: Judging,
     *,
     seed: int,
 ) -> Estimate:
@@ -72,7 +72,7 @@ def compare_whole(
     baseline: SystemResult,
     candidate: SystemResult,
     examples: Sequence[Example],
-    evaluation: Evaluation,
+    evaluation: Judging,
     *,
     seed: int,
 ) -> Comparison | None:

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from luthier.pipeline.preparing import Prepared, prepare
     from luthier.pipeline.probing import probe_run
     from luthier.pipeline.starting import check_start
+    from luthier.pipeline.systems import kind_of_model
     from luthier.pipeline.teaching import open_teacher
+    from luthier.pipeline.trying import Tried, try_systems
     from luthier.pipeline.tuning import Tuned, tune, tune_from
 
 _MODULES = {
@@ -25,7 +27,9 @@ _MODULES = {
     "preparing": ("Prepared", "prepare"),
     "probing": ("probe_run",),
     "starting": ("check_start",),
+    "systems": ("kind_of_model",),
     "teaching": ("open_teacher",),
+    "trying": ("Tried", "try_systems"),
     "tuning": ("Tuned", "tune", "tune_from"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
@@ -38,16 +42,19 @@ __all__ = [
     "Prepared",
     "Ready",
     "StageStarted",
+    "Tried",
     "Tuned",
     "TunedModel",
     "check_start",
     "evaluate_run",
     "find_run",
+    "kind_of_model",
     "open_measure",
     "open_model",
     "open_teacher",
     "prepare",
     "probe_run",
+    "try_systems",
     "tune",
     "tune_from",
     "tune_on_ray",

@@ -6,21 +6,10 @@ from pathlib import Path
 
 from luthier.curation import TeacherError
 from luthier.data import Message
-from luthier.models import (
-    choose_device,
-    default_cache,
-    load_model,
-    precision,
-    probe_devices,
-    resolve_source,
-)
 from luthier.pipeline.endpoints import Asked, Endpoint, NoAnswerError, open_endpoint
-from luthier.pipeline.opening import find_run, open_model
+from luthier.pipeline.local import open_local
 from luthier.pipeline.predictors import LocalPredictor
-from luthier.pipeline.starting import EARLIER
-from luthier.recipe import Model
-from luthier.runs import num_cores
-from luthier.tokens import Tokenizer
+from luthier.recipe import Runtime
 
 TOKENS = 1024
 
@@ -65,14 +54,5 @@ def open_teacher(
     """
     if url:
         return EndpointTeacher(model, open_endpoint(url, model), Asked(temperature, TOKENS))
-    if model.startswith(EARLIER):
-        tuned = open_model(find_run(workspace, model.removeprefix(EARLIER)))
-        return LocalTeacher(model, tuned.predictor(model, max_new_tokens=TOKENS))
-    folder = resolve_source(Model(source=model), default_cache(), lambda note: None)
-    devices = probe_devices()
-    device = choose_device("cuda" if devices.has_cuda else "cpu", num_cores())
-    dtype = precision("bfloat16" if devices.has_bfloat16 else "float32")
-    loaded = load_model(folder.path, dtype=dtype, device=device)
-    tokenizer = Tokenizer.load(folder.path)
-    predictor = LocalPredictor(model, loaded, tokenizer, max_new_tokens=TOKENS, loss_tokens=TOKENS)
-    return LocalTeacher(model, predictor)
+    opened = open_local(model, Runtime(workspace=workspace))
+    return LocalTeacher(model, opened.predictor(model, TOKENS))

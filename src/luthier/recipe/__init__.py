@@ -5,9 +5,11 @@ from luthier.recipe.reading import (
     ReadRecipe,
     flatten,
     read_recipe,
+    read_trial,
     recipe_from,
     recipe_hash,
     to_yaml,
+    trial_from,
 )
 from luthier.recipe.rules import RULES, Facts, Resolved, num_steps, resolve
 from luthier.recipe.schema import (
@@ -26,6 +28,7 @@ from luthier.recipe.schema import (
     Evaluation,
     Full,
     HeadOnly,
+    Judging,
     LastLayers,
     LoRA,
     Method,
@@ -40,6 +43,7 @@ from luthier.recipe.schema import (
     Tuning,
     settled,
 )
+from luthier.recipe.trial import System, Trial
 
 __all__ = [
     "DATASET",
@@ -59,6 +63,7 @@ __all__ = [
     "Facts",
     "Full",
     "HeadOnly",
+    "Judging",
     "LastLayers",
     "Leaf",
     "LoRA",
@@ -72,7 +77,9 @@ __all__ = [
     "Runtime",
     "Section",
     "SimPO",
+    "System",
     "Training",
+    "Trial",
     "Tuning",
     "arms",
     "field_names",
@@ -81,9 +88,11 @@ __all__ = [
     "leaves",
     "num_steps",
     "read_recipe",
+    "read_trial",
     "recipe_from",
     "recipe_hash",
     "resolve",
     "settled",
     "to_yaml",
+    "trial_from",
 ]

@@ -51,6 +51,6 @@ def leaves(section: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[Leaf
             yield Leaf(f"{prefix}{name}", section, info)
 
 
-def field_names() -> list[str]:
+def field_names(section: type[BaseModel] = Recipe) -> list[str]:
     """Dotted path of every field of a recipe, each once."""
-    return list(dict.fromkeys(leaf.path for leaf in leaves()))
+    return list(dict.fromkeys(leaf.path for leaf in leaves(section)))

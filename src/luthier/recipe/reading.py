@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from luthier.errors import ConfigError
 from luthier.recipe.fields import field_names, leaves
 from luthier.recipe.schema import DATASET, Recipe
+from luthier.recipe.trial import Trial
 
 FILE_PATHS = (
     "data.train", "data.validation", "data.test", "data.corpus", "data.queries",
@@ -33,6 +34,8 @@ CHOICES = ("method", "tuning")
 """Sections of which there are several kinds."""
 UNHASHED = ("name", "runtime.workspace", "runtime.cache", "runtime.threads", "runtime.loggers")
 """What changes neither weights nor evaluation beyond where and how fast they are made."""
+
+S = TypeVar("S", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +61,52 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> ReadRecipe:
         name, value = _parse_override(override)
         _put(content, name, value)
         origins[SHORTHANDS.get(name, name)] = f"--set {override}"
-    return ReadRecipe(_validate(content, origins, str(path)), origins, text)
+    return ReadRecipe(_validate(content, origins, str(path), Recipe), origins, text)
+
+
+def read_trial(path: Path, overrides: Sequence[str] = ()) -> Trial:
+    """Read a file of systems, as `read_recipe` does a recipe. Raises ConfigError."""
+    content, lines = _parse_yaml(path, _read_text(path))
+    for name in ("data", "train"):
+        if isinstance(content.get(name), str) and not content[name].startswith(DATASET):
+            content[name] = str(path.parent / Path(content[name]).expanduser())
+    systems = content.get("systems")
+    for system in systems if isinstance(systems, list) else ():
+        if isinstance(system, dict):
+            _make_system_relative(system, path.parent)
+    origins = {name: f"{path}:{line}" for name, line in lines.items()}
+    return _overridden(content, origins, overrides, str(path))
+
+
+def trial_from(content: Mapping[str, Any], overrides: Sequence[str] = ()) -> Trial:
+    """Systems from nested mappings, as callers give them. Raises ConfigError."""
+    plain = json.loads(json.dumps(content, default=_plain))
+    return _overridden(plain, {}, overrides, "evaluate")
+
+
+def _overridden(
+    content: dict[str, Any], origins: dict[str, str], overrides: Sequence[str], whole: str
+) -> Trial:
+    for override in overrides:
+        name, value = _parse_override(override)
+        _put(content, name, value)
+        origins[name] = f"--set {override}"
+    return _validate(content, origins, whole, Trial)
+
+
+def _make_system_relative(system: dict[str, Any], folder: Path) -> None:
+    if isinstance(system.get("documents"), str):
+        system["documents"] = str(folder / Path(system["documents"]).expanduser())
+    model = system.get("model")
+    if isinstance(model, str) and (folder / Path(model).expanduser()).exists():
+        system["model"] = str(folder / Path(model).expanduser())
 
 
 def recipe_from(content: Mapping[str, Any]) -> ReadRecipe:
     """A recipe from nested mappings, as Python callers give it. Raises ConfigError."""
     plain = json.loads(json.dumps(content, default=_plain))
     origins = dict.fromkeys(_leaf_names(plain), "Python")
-    recipe = _validate(plain, origins, "recipe")
+    recipe = _validate(plain, origins, "recipe", Recipe)
     return ReadRecipe(recipe, origins, to_yaml(recipe))
 
 
@@ -152,8 +193,19 @@ def _note_lines(path: Path, node: yaml.MappingNode, prefix: str, lines: dict[str
         lines[name] = key.start_mark.line + 1
         if isinstance(value, yaml.MappingNode):
             _note_lines(path, value, f"{name}.", lines)
+        elif isinstance(value, yaml.SequenceNode):
+            _note_lines_of_list(path, value, name, lines)
         elif name in SHORTHANDS:
             lines[SHORTHANDS[name]] = lines[name]
+
+
+def _note_lines_of_list(
+    path: Path, node: yaml.SequenceNode, name: str, lines: dict[str, int]
+) -> None:
+    for number, item in enumerate(node.value):
+        lines[f"{name}.{number}"] = item.start_mark.line + 1
+        if isinstance(item, yaml.MappingNode):
+            _note_lines(path, item, f"{name}.{number}.", lines)
 
 
 def _make_relative(content: dict[str, Any], folder: Path) -> None:
@@ -210,11 +262,14 @@ def _parse_override(override: str) -> tuple[str, Any]:
     return name.strip(), value
 
 
-def _validate(content: dict[str, Any], origins: Mapping[str, str], whole: str) -> Recipe:
+def _validate(
+    content: dict[str, Any], origins: Mapping[str, str], whole: str, schema: type[S]
+) -> S:
     try:
-        return Recipe.model_validate(content)
+        return schema.model_validate(content)
     except ValidationError as error:
-        lines = _merged([_explain(e, origins, whole) for e in error.errors()])
+        fields = field_names(schema)
+        lines = _merged([_explain(e, origins, whole, fields) for e in error.errors()])
         if len(lines) == 1:
             raise ConfigError(lines[0]) from None
         raise ConfigError(f"{len(lines)} settings are wrong", where=whole, details=lines) from None
@@ -234,22 +289,22 @@ def _merged(lines: Sequence[str]) -> list[str]:
     ]
 
 
-def _explain(error: Any, origins: Mapping[str, str], whole: str) -> str:
+def _explain(error: Any, origins: Mapping[str, str], whole: str, fields: Sequence[str]) -> str:
     """One problem in words: where, which field, what was found, what is accepted."""
-    parts = [str(part) for part in error["loc"]]
+    place = ".".join(map(str, error["loc"]))
+    parts = [part for part in error["loc"] if isinstance(part, str)]
     if not parts:  # two sections that do not go together
         return f"{whole}: {error['msg'].removeprefix('Value error, ')}"
     kind = ""
     if parts[0] in CHOICES and len(parts) > 1:
         kind = parts.pop(1)  # pydantic names the arm of a choice
-    fields = field_names()
-    # pydantic appends the arm of a union and the position in a list; the field is what is known.
+    # pydantic appends the arm of a union; the field is what is known.
     name = ".".join(parts)
     while "." in name and name not in fields and error["type"] != "extra_forbidden":
         if any(field.startswith(f"{name}.") for field in fields):
             break
         name = name.rpartition(".")[0]
-    where = origins.get(name) or origins.get(name.split(".")[0]) or whole
+    where = origins.get(place) or origins.get(name) or origins.get(name.split(".")[0]) or whole
     if error["type"] == "extra_forbidden":
         return f"{where}: {_unknown(name, kind, fields)}"
     if error["type"] == "missing":

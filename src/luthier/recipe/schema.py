@@ -7,7 +7,7 @@ Only a model and a data file are required.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -363,8 +363,8 @@ MetricName = Literal[
 ]  # fmt: skip
 
 
-class Evaluation(Section):
-    """How before and after are compared, on the test rows."""
+class Judging(Section):
+    """How answers are scored and compared."""
 
     metrics: tuple[MetricName, ...] | Auto = "auto"
     """Scores to compute; auto chooses by what the answers look like."""
@@ -374,8 +374,6 @@ class Evaluation(Section):
     """Regular expression that an answer must match from start to end; for the regex metric."""
     limit: int | None = Field(default=None, ge=1)
     """Use at most this many test rows, chosen by hash so that the choice is stable."""
-    shots: tuple[int, ...] = (4,)
-    """Numbers of training examples to put in the prompt, one baseline each."""
     max_new_tokens: Count = "auto"
     """Longest answer in tokens."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
@@ -384,13 +382,24 @@ class Evaluation(Section):
     """Bootstrap resamples."""
 
     @model_validator(mode="after")
-    def _is_consistent(self) -> "Evaluation":
+    def _is_consistent(self) -> Self:
         if self.metrics != "auto" and "regex" in self.metrics and not self.pattern:
             raise ValueError("the regex metric needs evaluation.pattern")
         if self.metrics != "auto" and self.primary not in ("auto", *self.metrics):
             raise ValueError(f"primary is {self.primary!r}, which is not among the metrics")
         if self.metrics == ():
             raise ValueError("metrics names none; name one, or leave it to auto")
+        return self
+
+
+class Evaluation(Judging):
+    """How before and after are compared, on the test rows."""
+
+    shots: tuple[int, ...] = (4,)
+    """Numbers of training examples to put in the prompt, one baseline each."""
+
+    @model_validator(mode="after")
+    def _has_distinct_shots(self) -> Self:
         if any(shots < 1 for shots in self.shots):
             raise ValueError("shots must be 1 or more; the prompt without examples always runs")
         if len(set(self.shots)) < len(self.shots):

@@ -38,7 +38,7 @@ LABELS = 232
 VALUES = 190
 ROW = 44
 THICKNESS = 18
-MAX_LABEL = 32
+MAX_LABEL = 27
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +196,7 @@ def _value_axis(metric: Metric, scale: Scale, bottom: float) -> Markup:
 def _difference_axis(metric: Metric, scale: Scale) -> list[Markup]:
     marks = ticks(scale.low, scale.high, 8)
     up, down = ("better", "worse") if metric.higher_is_better else ("worse", "better")
-    right, left = f"tuned {up} \u2192", f"\u2190 tuned {down}"
+    right, left = f"{up} \u2192", f"\u2190 {down}"
     zero = scale(0)
     return [
         *(line(scale(mark), 34, scale(mark), 78, "grid") for mark in marks),

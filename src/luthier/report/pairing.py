@@ -55,8 +55,8 @@ def pair_systems(evaluation: EvaluationResult) -> Pairing | None:
         metric = next((m for m in evaluation.metrics if m.name == comparison.metric), metric)
         baseline, candidate = named.get(comparison.baseline), named.get(comparison.candidate)
         return Pairing(metric, baseline, candidate, comparison)
-    tuned = [system for system in evaluation.systems if system.kind == "tuned"]
-    prompted = [system for system in evaluation.systems if system.kind != "tuned"]
+    tuned = [system for system in evaluation.systems if system.is_candidate]
+    prompted = [system for system in evaluation.systems if not system.is_candidate]
     baseline = max(prompted, key=lambda system: _rank(system, metric), default=None)
     return Pairing(metric, baseline, tuned[0] if tuned else None, None)
 

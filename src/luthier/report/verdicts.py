@@ -136,7 +136,7 @@ def scores(evaluation: EvaluationResult, metric: Metric) -> Scores:
     others = tuple(other for other in evaluation.metrics if other != metric)
     metrics = (metric, *others)
     bars = [
-        Bar(system.name, system.estimates.get(metric.name), system.kind == "tuned")
+        Bar(system.name, system.estimates.get(metric.name), system.is_candidate)
         for system in evaluation.systems
     ]
     estimates = [bar.estimate for bar in bars if bar.estimate]
@@ -212,7 +212,7 @@ def _score_row(
     num_cut = sum(not prediction.stopped for prediction in system.predictions)
     return ScoreRow(
         system=system.name,
-        is_tuned=system.kind == "tuned",
+        is_tuned=system.is_candidate,
         cells=tuple(_cell(system, metric, best[metric.name]) for metric in metrics),
         perplexity=perplexity(system.perplexity),
         num_cut=count(num_cut),
