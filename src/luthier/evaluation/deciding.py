@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+from luthier.evaluation.clusters import MIN_GROUPS
 from luthier.evaluation.comparing import CLEAR_CHANGE
 from luthier.evaluation.power import rows_for_mean_difference, rows_for_rate_difference
 from luthier.evaluation.values import Comparison, Metric, SystemResult, Verdict
@@ -70,6 +71,7 @@ def decide(
         _levels(metric, baseline, candidate, confidence),
         _difference(metric, comparison, confidence),
         _unscored(comparison, len(candidate.predictions)),
+        _groups(comparison),
         _changed_rows(metric, comparison),
         _resolution(metric, comparison),
         _rows_needed(metric, comparison, confidence) if decision == "cannot tell" else "",
@@ -125,6 +127,15 @@ def _unscored(comparison: Comparison, num_rows: int) -> str:
     return f"{_count(left_out, 'row')} without a score under both systems had to be left out."
 
 
+def _groups(comparison: Comparison) -> str:
+    if comparison.num_groups is None:
+        return ""
+    rough = ""
+    if comparison.num_groups < MIN_GROUPS:
+        rough = f"; with fewer than {MIN_GROUPS} the interval and the test are rough"
+    return f"The rows come in {_count(comparison.num_groups, 'group')}{rough}."
+
+
 def _changed_rows(metric: Metric, comparison: Comparison) -> str:
     if metric.kind == "whole":
         return ""
@@ -148,7 +159,7 @@ def _rows_needed(metric: Metric, comparison: Comparison, confidence: float) -> s
     n, difference = comparison.n, abs(comparison.difference)
     if not difference:
         return ""
-    if metric.kind == "pass_fail":
+    if metric.kind == "pass_fail" and comparison.num_groups is None:
         changed_share = (len(comparison.fixed) + len(comparison.broken)) / n
         needed = rows_for_rate_difference(difference, changed_share, confidence)
     elif comparison.minimum_detectable is not None:

@@ -6,7 +6,7 @@ verdict.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import sparse
@@ -16,7 +16,7 @@ from luthier.evaluation.calibration import Calibration, calibrate
 from luthier.evaluation.classes import label_rows
 from luthier.evaluation.statistics import wilson
 from luthier.evaluation.values import Estimate, Prediction
-from luthier.evaluation.wholes import Numbers, percentiles, resampled
+from luthier.evaluation.wholes import Numbers, Units, percentiles, resampled, units_of
 from luthier.recipe import Judging
 
 MAX_CONFUSION = 60
@@ -83,7 +83,9 @@ def class_details(
     truth, given = (side[:, :-1] for side in (rows.truth, rows.given))  # of known labels
     scores = _probabilities(predictions, len(names))
     is_single = label_set.kind == "single"
-    judged = _Judged(truth, given, scores, evaluation, _weights(len(rows), len(names), seed))
+    judged = _Judged(
+        truth, given, scores, evaluation, _weights(units_of(examples, evaluation), len(names), seed)
+    )
     labels = tuple(judged.label(i, name) for i, name in enumerate(names))
     return ClassDetails(
         system=system,
@@ -102,12 +104,13 @@ def _probabilities(predictions: Sequence[Prediction], num_labels: int) -> Number
     return np.array([prediction.probabilities for prediction in predictions], dtype=np.float64)
 
 
-def _weights(num_rows: int, num_labels: int, seed: int) -> Numbers:
+def _weights(units: Units, num_labels: int, seed: int) -> Numbers:
     """How often each row counts [1 + R, n]: once, then as often as it is drawn."""
+    num_rows = len(units)
     count = RESAMPLED_CELLS // max(1, num_rows * min(num_labels, MAX_RANKED))
     count = max(100, min(RESAMPLES, count))
     rng = np.random.default_rng(seed)
-    drawn = np.concatenate([*resampled(num_rows, count, rng)])
+    drawn = np.concatenate([*resampled(units, count, rng)])
     return np.vstack((np.ones((1, num_rows)), drawn))
 
 
@@ -142,8 +145,8 @@ class _Judged:
         return LabelDetail(
             label=name,
             support=support,
-            precision=self._rate(right, given),
-            recall=self._rate(right, support),
+            precision=self._rate(right, given, self.precision[:, i]),
+            recall=self._rate(right, support, self.recall[:, i]),
             f1=self._estimate(self.f1[:, i]),
             auroc=self._estimate(self.auroc[:, i]),
             average_precision=self._estimate(self.average_precision[:, i]),
@@ -170,9 +173,12 @@ class _Judged:
             Average("micro", *(self._estimate(values) for values in micro), *[UNKNOWN] * 2),
         )
 
-    def _rate(self, passed: int, n: int) -> Estimate:
+    def _rate(self, passed: int, n: int, values: Numbers) -> Estimate:
+        """`values` [1 + R] are the rate under each resampling."""
         if not n:
             return UNKNOWN
+        if self.evaluation.group:  # rows of a group are no rows of their own
+            return replace(self._estimate(values), n=n)
         limits = wilson(passed, n, self.evaluation.confidence)
         return Estimate(passed / n, limits.low, limits.high, n, limits.method)
 

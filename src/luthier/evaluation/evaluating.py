@@ -18,7 +18,7 @@ from luthier.evaluation.checks import (
     check_scorable,
     check_systems,
 )
-from luthier.evaluation.comparing import compare, estimate, perplexity
+from luthier.evaluation.comparing import compare, estimate, groups_of, perplexity
 from luthier.evaluation.deciding import RIVALS, decide, strongest_baseline
 from luthier.evaluation.scorers import Scorer
 from luthier.evaluation.statistics import holm
@@ -77,6 +77,7 @@ def run_system(
     check_examples(examples)
     by_row = [scorer for scorer in scorers if not isinstance(scorer, WholeScorer)]
     check_scorable(by_row, examples)
+    groups = groups_of(examples, evaluation)
     observe(SystemStarted(predictor.name, len(examples)))
     started = clock()
     predictions = predictor.predict(examples)
@@ -92,7 +93,9 @@ def run_system(
     estimates = {
         scorer.metric.name: estimate_whole(scorer, predictions, examples, evaluation, seed=seed)
         if isinstance(scorer, WholeScorer)
-        else estimate(scorer.metric, scores[scorer.metric.name], evaluation, seed=seed)
+        else estimate(
+            scorer.metric, scores[scorer.metric.name], evaluation, seed=seed, groups=groups
+        )
         for scorer in scorers
     }
     observe(SystemFinished(predictor.name, seconds, estimates))
@@ -189,8 +192,9 @@ class _Pair:
                 seed=self.seed,
             )  # fmt: skip
         return compare(
-            scorer.metric, self.baseline, self.candidate, self.evaluation, seed=self.seed
-        )
+            scorer.metric, self.baseline, self.candidate, self.evaluation, seed=self.seed,
+            groups=groups_of(self.examples, self.evaluation),
+        )  # fmt: skip
 
 
 def _compare_all(

@@ -63,11 +63,16 @@ def detectable_mean_difference(differences: Sequence[float], confidence: float) 
     From the standard deviation of the differences and Student's t; None when they do not vary or
     there are fewer than two.
     """
-    if len(differences) < 2 or not (spread := stdev(differences)):
+    n = len(differences)
+    return detectable_by(stdev(differences) / sqrt(n), n - 1, confidence) if n > 1 else None
+
+
+def detectable_by(standard_error: float, freedom: int, confidence: float) -> float | None:
+    """Smallest mean that is shown with 80 % power at such a standard error; None where it is 0."""
+    if freedom < 1 or not standard_error:
         return None
-    freedom = len(differences) - 1
     quantiles = scipy.stats.t.ppf((1 + confidence) / 2, freedom) + scipy.stats.t.ppf(POWER, freedom)
-    return float(quantiles * spread / sqrt(len(differences)))
+    return float(quantiles * standard_error)
 
 
 def rows_for_rate_difference(difference: float, changed_share: float, confidence: float) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from luthier.data import Example
-from luthier.evaluation.comparing import estimate
+from luthier.evaluation.comparing import estimate, groups_of
 from luthier.evaluation.evaluating import AnyScorer
 from luthier.evaluation.values import Estimate, Metric, SystemResult
 from luthier.evaluation.wholes import WholeScorer, estimate_whole
@@ -71,5 +71,8 @@ def _estimate(
         predictions = [system.predictions[i] for i in places]
         chosen = [examples[i] for i in places]
         return estimate_whole(scorer, predictions, chosen, evaluation, seed=seed)
-    scores = system.scores[scorer.metric.name]
-    return estimate(scorer.metric, [scores[i] for i in places], evaluation, seed=seed)
+    scores, groups = system.scores[scorer.metric.name], groups_of(examples, evaluation)
+    return estimate(
+        scorer.metric, [scores[i] for i in places], evaluation, seed=seed,
+        groups=[groups[i] for i in places] if groups else (),
+    )  # fmt: skip

@@ -48,6 +48,14 @@ def wilson(num_passed: int, n: int, confidence: float) -> Interval:
     return Interval(float(limits.low), float(limits.high), "Wilson")
 
 
+def wilson_of(rate: float, n: float, confidence: float) -> tuple[float, float]:
+    """Wilson's limits of a rate seen in so many rows, which need not be a whole number."""
+    z = float(scipy.stats.norm.ppf((1 + confidence) / 2))
+    centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
+    return max(centre - half, 0.0), min(centre + half, 1.0)
+
+
 def mcnemar(up: int, down: int) -> Significance:
     """McNemar's test on the pairs that changed, `up` one way and `down` the other.
 

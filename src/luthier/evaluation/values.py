@@ -130,6 +130,8 @@ class Comparison:
     broken: tuple[str, ...]
     adjusted_p_value: float | None = None
     """Holm's adjustment over all comparisons but the verdict's; None for the verdict's own."""
+    num_groups: int | None = None
+    """Groups that the rows come in, where the recipe says so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import scipy
 
 from luthier.data import Example
+from luthier.evaluation.comparing import groups_of
 from luthier.evaluation.power import POWER
 from luthier.evaluation.values import Comparison, Estimate, Metric, Prediction, SystemResult
 from luthier.recipe import Judging
@@ -61,7 +62,7 @@ def estimate_whole(
     rng = np.random.default_rng(seed)
     drawn = [
         scorer.values(evidence, weights)
-        for weights in resampled(len(evidence), evaluation.resamples, rng)
+        for weights in resampled(units_of(examples, evaluation), evaluation.resamples, rng)
     ]
     low, high = percentiles(np.concatenate(drawn), evaluation.confidence)
     return Estimate(value, low, high, len(evidence), "percentile bootstrap")
@@ -84,10 +85,11 @@ def compare_whole(
     difference = second - first
     rng = np.random.default_rng(seed)
     resamples, n = evaluation.resamples, len(before)
+    units = units_of(examples, evaluation)
     drawn = np.concatenate(
         [
             scorer.values(after, weights) - scorer.values(before, weights)
-            for weights in resampled(n, resamples, rng)
+            for weights in resampled(units, resamples, rng)
         ]
     )
     low, high = percentiles(drawn, evaluation.confidence)
@@ -105,11 +107,12 @@ def compare_whole(
         low=low,
         high=high,
         interval_method="paired percentile bootstrap",
-        p_value=_swap_test(scorer, before, after, abs(difference), resamples, rng),
+        p_value=_swap_test(_Swapped(scorer, before, after, units), abs(difference), resamples, rng),
         test="paired permutation",
         minimum_detectable=quantile * spread if spread > 0 else None,
         fixed=(),
         broken=(),
+        num_groups=int(units.max()) + 1 if evaluation.group else None,
     )
 
 
@@ -126,26 +129,43 @@ def _chunks(n: int, count: int) -> list[int]:
     return [min(size, count - start) for start in range(0, count, size)]
 
 
-def resampled(n: int, count: int, rng: np.random.Generator) -> Any:
-    """How often each row is drawn, [R, n] a chunk."""
-    for size in _chunks(n, count):
+Units = npt.NDArray[np.intp]
+
+
+def units_of(examples: Sequence[Example], evaluation: Judging) -> Units:
+    """What is drawn together: the number of each row's group, or a number of its own."""
+    groups = groups_of(examples, evaluation)
+    if not groups:
+        return np.arange(len(examples))
+    return np.unique(np.asarray(groups), return_inverse=True)[1]
+
+
+def resampled(units: Units, count: int, rng: np.random.Generator) -> Any:
+    """How often each row is drawn, [R, n] a chunk; rows of one unit are drawn together."""
+    n = int(units.max()) + 1
+    for size in _chunks(max(n, len(units)), count):
         drawn = rng.integers(0, n, (size, n)) + n * np.arange(size)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=n * size).reshape(size, n).astype(np.float64)
+        times = np.bincount(drawn.ravel(), minlength=n * size).reshape(size, n)
+        yield times[:, units].astype(np.float64)
 
 
-def _swap_test(
-    scorer: WholeScorer,
-    before: Evidence,
-    after: Evidence,
-    observed: float,
-    count: int,
-    rng: np.random.Generator,
-) -> float:
+@dataclass(frozen=True, slots=True)
+class _Swapped:
+    """Two systems whose answers change places, unit by unit."""
+
+    scorer: WholeScorer
+    before: Evidence
+    after: Evidence
+    units: Units
+
+
+def _swap_test(pair: _Swapped, observed: float, count: int, rng: np.random.Generator) -> float:
     """Share of swaps whose difference is as large; the observed one counts among them."""
-    both = before.joined(after)
+    both, scorer = pair.before.joined(pair.after), pair.scorer
     as_large = 0
-    for size in _chunks(2 * len(before), count):
-        swapped = rng.integers(0, 2, (size, len(before))).astype(np.float64)
+    for size in _chunks(2 * len(pair.before), count):
+        swapped = rng.integers(0, 2, (size, int(pair.units.max()) + 1))[:, pair.units]
+        swapped = swapped.astype(np.float64)
         there = scorer.values(both, np.hstack((swapped, 1 - swapped)))
         here = scorer.values(both, np.hstack((1 - swapped, swapped)))
         # Rounding makes equal differences a hair apart.

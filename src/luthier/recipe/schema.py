@@ -374,6 +374,8 @@ class Judging(Section):
     """Regular expression that an answer must match from start to end; for the regex metric."""
     limit: int | None = Field(default=None, ge=1)
     """Use at most this many test rows, chosen by hash so that the choice is stable."""
+    group: str = ""
+    """Column of rows that belong together, such as a document's; they count as fewer than rows."""
     max_new_tokens: Count = "auto"
     """Longest answer in tokens."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
