@@ -25,8 +25,9 @@ def test_what_was_recorded_says_the_question_and_all_that_is_known() -> None:
     failed = Prediction(ROWS[1].id, "", stopped=False, num_tokens=0, error="busy")
     (line,) = recorded(ROWS[:2], [prediction, failed])
     assert json.loads(json.dumps(line)) == {
-        "id": ROWS[0].id, "messages": [{"role": "user", "content": "q0"}], "answer": "a0",
-        "tool_calls": [["now", "{}"]], "stopped": False, "num_tokens": 4, "target_loss": 0.5,
+        "id": ROWS[0].id, "draw": 0, "messages": [{"role": "user", "content": "q0"}],
+        "answer": "a0", "tool_calls": [["now", "{}"]], "stopped": False, "num_tokens": 4,
+        "target_loss": 0.5,
         "target_tokens": 2, "prompt_tokens": 9, "seconds": 0.1,
     }  # fmt: skip
 

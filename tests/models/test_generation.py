@@ -1,12 +1,15 @@
 """Greedy answers equal transformers' own, whatever the slots, the order and the shared prefix."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from scipy import stats
 
 from luthier.models import (
     LanguageModel,
+    Sampling,
     generate,
     load_model,
     make_trainable,
@@ -98,3 +101,37 @@ def test_an_adapter_that_changed_since_the_last_answer_counts(tmp_path: Path) ->
 
 def test_no_prompt_gives_no_answer(model: LanguageModel, tmp_path: Path) -> None:
     assert generate(model, [], max_new_tokens=3, stop_ids=()) == []
+
+
+def drawn(model: LanguageModel, **more: Any) -> list[list[int]]:
+    given = {"max_new_tokens": 8, "stop_ids": (), "sampling": Sampling(1.0, 7), **more}
+    return [answer.ids for answer in generate(model, PROMPTS, **given)]
+
+
+def test_drawn_answers_depend_on_the_seed_and_not_on_neighbours(model: LanguageModel) -> None:
+    first = drawn(model)
+    assert drawn(model, num_slots=1) == first
+    assert drawn(model, num_slots=2) == first
+    assert drawn(model, sampling=Sampling(1.0, 8)) != first
+    assert len({tuple(ids) for ids in first}) > 1
+
+
+def test_a_temperature_near_zero_is_greedy(model: LanguageModel) -> None:
+    greedy = [a.ids for a in generate(model, PROMPTS, max_new_tokens=8, stop_ids=())]
+    assert drawn(model, sampling=Sampling(1e-5)) == greedy
+
+
+def test_tokens_are_drawn_by_their_probabilities(tmp_path: Path) -> None:
+    model = load_model(write_model(tmp_path), dtype=torch.float32, device=torch.device("cpu"))
+    prompts = [PROMPTS[0]] * 600
+    answers = generate(model, prompts, max_new_tokens=1, stop_ids=(), sampling=Sampling(2.0))
+    counts = torch.bincount(torch.tensor([a.ids[0] for a in answers]), minlength=259).double()
+    model.base.set_attn_implementation("eager")
+    with torch.no_grad():
+        logits = model.base(input_ids=torch.tensor([PROMPTS[0]])).logits[0, -1].double()
+    expected = 600 * (logits / 2.0).softmax(0)
+    seen = expected >= 5
+    rest = torch.stack((counts[~seen].sum(), expected[~seen].sum()))
+    found = torch.cat((counts[seen], rest[:1])).numpy()
+    wanted = torch.cat((expected[seen], rest[1:])).numpy()
+    assert stats.chisquare(found, wanted).pvalue > 1e-3

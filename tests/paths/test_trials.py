@@ -88,6 +88,24 @@ def test_examples_are_put_before_the_question(folder: Path) -> None:
     assert len(tried.result.comparisons) >= 3
 
 
+def test_several_answers_are_drawn_kept_and_found_again(folder: Path) -> None:
+    write_model(folder / "tiny")
+    given: dict[str, Any] = {
+        "samples": 3, "temperature": 1.0, "runtime": {"device": "cpu", "threads": 1},
+        "evaluation": {"primary": "exact", "metrics": ["exact"], "max_new_tokens": 4},
+    }  # fmt: skip
+    tried = try_systems(trial("tiny", **given))
+    (kept,) = tried.folder.glob("answers/*.jsonl")
+    lines = [json.loads(line) for line in kept.read_text().splitlines()]
+    assert sorted(line["draw"] for line in lines) == sorted([0, 1, 2] * 6)
+    assert len({line["answer"] for line in lines}) > 6
+    assert [m.name for m in tried.result.metrics] == ["exact", "exact_pass_at_3", "exact_flips"]
+    again = try_systems(trial(str(kept), **given))
+    assert again.result.systems[0].scores == tried.result.systems[0].scores
+    with pytest.raises(ConfigError, match="at temperature 0 all are the same"):
+        trial("tiny", samples=2)
+
+
 def test_rows_without_an_answer_are_left_out_and_said(folder: Path) -> None:
     pytest.importorskip("openai", reason="the client of endpoints")
     with serving(lambda asked: 400 if "Chad" in str(asked) else knows(asked)) as server:

@@ -39,6 +39,7 @@ from luthier.evaluation.replaying import (
     RecordedPredictor,
     recorded,
 )
+from luthier.evaluation.sampling import AveragedScorer, averaged, combine
 from luthier.evaluation.scorers import SCORERS, LossScorer, Scorer, TextScorer, build_scorers
 from luthier.evaluation.searching import Embed, Search, VectorSearch, WordSearch, normalized
 from luthier.evaluation.separation import ClassMap, draw_map
@@ -83,6 +84,7 @@ __all__ = [
     "RANKING_SCORERS",
     "SCORERS",
     "AnyScorer",
+    "AveragedScorer",
     "BM25Predictor",
     "Changed",
     "ClassDetails",
@@ -118,12 +120,14 @@ __all__ = [
     "VectorSearch",
     "Verdict",
     "WordSearch",
+    "averaged",
     "best_temperature",
     "best_thresholds",
     "build_scorers",
     "choose_shots",
     "class_details",
     "class_scorers",
+    "combine",
     "compare",
     "compare_swapped",
     "conclude",

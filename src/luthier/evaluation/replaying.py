@@ -30,15 +30,18 @@ class RecordedAnswer:
     """Its `example_id` is the id in the file, which may be empty."""
     asked: str
     """Key of the question as `prompt_key` makes it, or nothing."""
+    draw: int = 0
+    """Which of several answers to the row it is."""
 
 
 def recorded(
-    examples: Sequence[Example], predictions: Sequence[Prediction]
+    examples: Sequence[Example], predictions: Sequence[Prediction], draw: int = 0
 ) -> list[dict[str, Any]]:
     """A line for each row that was answered: what it asked, and the answer."""
     return [
         {
             "id": example.id,
+            "draw": draw,
             "messages": [_wire(message) for message in example.prompt],
             "answer": prediction.text,
             "tool_calls": [list(call) for call in prediction.tool_calls],

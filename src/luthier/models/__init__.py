@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     )
     from luthier.models.encoders import Encoder, encoder_outline, load_encoder
     from luthier.models.flat import FlatBatch, pack
-    from luthier.models.generation import Generated, generate
+    from luthier.models.generation import Generated, Sampling, generate
     from luthier.models.head import Head, HeadLoss, head_loss
     from luthier.models.loading import LanguageModel, compiled_lean, load_model, outline
     from luthier.models.losses import answer_losses
@@ -72,7 +72,7 @@ _MODULES = {
     ),
     "encoders": ("Encoder", "encoder_outline", "load_encoder"),
     "flat": ("FlatBatch", "pack"),
-    "generation": ("Generated", "generate"),
+    "generation": ("Generated", "Sampling", "generate"),
     "head": ("Head", "HeadLoss", "head_loss"),
     "loading": ("LanguageModel", "compiled_lean", "load_model", "outline"),
     "losses": ("answer_losses",),
@@ -95,6 +95,7 @@ __all__ = [
     "ModelFolder",
     "Pooling",
     "TrainedWeights",
+    "Sampling",
     "Sizes",
     "count_weights",
     "answer_losses",

@@ -1,18 +1,20 @@
-"""Prompts become answers: greedy decoding with continuous batching and a shared prefix.
+"""Prompts become answers: greedy decoding or sampling, continuous batching, a shared prefix.
 
 All prompts may begin alike (a system prompt, examples): that beginning is computed and kept once.
 The rest of each prompt fills a slot of the key-value cache as one flat batch; then all slots
 advance by one token at a time, and a slot whose answer has ended is given to the next prompt. The
-engine knows token ids only. Greedy decoding of a row does not depend on its neighbours, up to the
-rounding of the precision computed in.
+engine knows token ids only. An answer does not depend on a row's neighbours, up to the rounding of
+the precision computed in: each row draws from a random generator of its own.
 
 Shapes: B slots, K key-value heads, G query heads per key-value head, P prefix tokens, L length of
 a slot, D head width, T new tokens.
 """
 
+import hashlib
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,6 +40,14 @@ def bytes_per_token(model: LanguageModel) -> int:
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return int(2 * config.num_hidden_layers * heads * width * model.head.weight.element_size())
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Tokens are drawn by their probabilities at a temperature, more than 0."""
+
+    temperature: float
+    seed: int = 0
 
 
 @dataclass(slots=True)
@@ -158,39 +168,62 @@ def generate(
     max_new_tokens: int,
     stop_ids: Collection[int],
     num_slots: int | None = None,
+    sampling: Sampling | None = None,
     observe: Callable[[int], None] = lambda finished: None,
 ) -> list[Generated]:
-    """The greedy answer to each prompt, in the order given.
+    """The answer to each prompt, in the order given: greedy, or drawn with `sampling`.
 
     `num_slots` prompts are answered at once, by default as many as CACHE_BYTES holds; `observe`
     is told how many are finished.
     """
     if not prompts:
         return []
+    limits = _Limits(max_new_tokens, frozenset(stop_ids), sampling)
     if model.padded_because:
-        return _generate_plainly(model, prompts, max_new_tokens, stop_ids, observe)
+        return _generate_plainly(model, prompts, limits, observe)
     if num_slots is None:
         length = max(len(prompt) for prompt in prompts) - _common_prefix(prompts) + max_new_tokens
         num_slots = min(MAX_SLOTS, max(1, CACHE_BYTES // (length * bytes_per_token(model))))
     with fixed_adapters(model.network):
-        return _Batch(model, prompts, max_new_tokens, frozenset(stop_ids), num_slots).run(observe)
+        return _Batch(model, prompts, limits, num_slots).run(observe)
+
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """When answers end, and how tokens are chosen."""
+
+    max_new_tokens: int
+    stop_ids: frozenset[int]
+    sampling: Sampling | None
+
+    def generator(self, row: int) -> torch.Generator:
+        """Of a row's own luck."""
+        seed = self.sampling.seed if self.sampling else 0
+        mixed = hashlib.blake2b(f"{seed}/{row}".encode(), digest_size=7).digest()
+        return torch.Generator().manual_seed(int.from_bytes(mixed, "big"))
 
 
 def _generate_plainly(
     model: LanguageModel,
     prompts: Sequence[Sequence[int]],
-    max_new_tokens: int,
-    stop_ids: Collection[int],
+    limits: _Limits,
     observe: Callable[[int], None],
 ) -> list[Generated]:
     """The same by transformers alone, one prompt after the other."""
     answers = []
-    for prompt in prompts:
+    sampling, stop_ids = limits.sampling, limits.stop_ids
+    drawn: dict[str, Any] = {"do_sample": False}
+    if sampling:
+        drawn = {"do_sample": True, "temperature": sampling.temperature, "top_k": 0, "top_p": 1.0}
+    for row, prompt in enumerate(prompts):
         ids = torch.tensor([prompt], device=model.device)
-        found = model.network.generate(  # type: ignore[operator]
-            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_new_tokens,
-            do_sample=False, eos_token_id=[*stop_ids] or [-1], pad_token_id=0,
-        )[0, len(prompt) :].tolist()  # fmt: skip
+        with torch.random.fork_rng():
+            torch.manual_seed(limits.generator(row).initial_seed())
+            found = model.network.generate(  # type: ignore[operator]
+                input_ids=ids, attention_mask=torch.ones_like(ids),
+                max_new_tokens=limits.max_new_tokens, eos_token_id=[*stop_ids] or [-1],
+                pad_token_id=0, **drawn,
+            )[0, len(prompt) :].tolist()  # fmt: skip
         stopped = bool(found) and found[-1] in stop_ids
         answers.append(Generated(found[:-1] if stopped else found, stopped))
         observe(len(answers))
@@ -204,20 +237,20 @@ class _Batch:
         self,
         model: LanguageModel,
         prompts: Sequence[Sequence[int]],
-        max_new_tokens: int,
-        stop_ids: frozenset[int],
+        limits: _Limits,
         num_slots: int,
     ) -> None:
-        self.model, self.prompts = model, prompts
-        self.max_new_tokens, self.stop_ids = max_new_tokens, stop_ids
+        self.model, self.prompts, self.limits = model, prompts, limits
         self.prefix = _common_prefix(prompts)
         self.num_slots = min(num_slots, len(prompts))
         longest = max(len(prompt) for prompt in prompts) - self.prefix
-        self.cache = KeyValueCache(self.num_slots, longest + max_new_tokens)
+        self.cache = KeyValueCache(self.num_slots, longest + limits.max_new_tokens)
         # Prompts of like length stand together, so that slots fill and end together.
         self.pending = deque(sorted(range(len(prompts)), key=lambda i: len(prompts[i])))
         self.active: list[int] = []
         self.answers = [Generated() for _ in prompts]
+        rows = range(len(prompts)) if limits.sampling else ()
+        self.luck = [limits.generator(row) for row in rows]
 
     def run(self, observe: Callable[[int], None]) -> list[Generated]:
         if self.prefix:
@@ -268,16 +301,27 @@ class _Batch:
         self._take(0, hidden)
 
     def _take(self, first_slot: int, hidden: Tensor) -> None:
-        """Append each row's most likely token; free the slots of answers that have ended."""
-        tokens = self.model.logits(hidden).argmax(dim=-1).tolist()
+        """Append a token to each row; free the slots of answers that have ended."""
+        rows = self.active[first_slot : first_slot + len(hidden)]
+        tokens = self._choose(self.model.logits(hidden), rows)
         for slot in reversed(range(first_slot, first_slot + len(tokens))):
             answer, token = self.answers[self.active[slot]], tokens[slot - first_slot]
-            if token in self.stop_ids:
+            if token in self.limits.stop_ids:
                 answer.stopped = True
             else:
                 answer.ids.append(token)
-            if answer.stopped or len(answer.ids) == self.max_new_tokens:
+            if answer.stopped or len(answer.ids) == self.limits.max_new_tokens:
                 self._free(slot)
+
+    def _choose(self, logits: Tensor, rows: Sequence[int]) -> list[int]:
+        """A token for each row of logits [B, V]: the likeliest, or one drawn by the row's luck."""
+        if self.limits.sampling is None:
+            return [int(token) for token in logits.argmax(dim=-1).tolist()]
+        shares = (logits.float() / self.limits.sampling.temperature).softmax(dim=-1).cpu()
+        return [
+            int(own.multinomial(1, generator=self.luck[row]))
+            for own, row in zip(shares, rows, strict=True)
+        ]
 
     def _free(self, slot: int) -> None:
         last = len(self.active) - 1

@@ -7,6 +7,7 @@ from pathlib import Path
 from luthier.evaluation import ALONE, Prompt
 from luthier.models import (
     LanguageModel,
+    Sampling,
     choose_device,
     default_cache,
     load_model,
@@ -40,11 +41,12 @@ class LocalModel:
         max_new_tokens: int,
         prompt: Prompt = ALONE,
         observe: Callable[[Event], None] = lambda event: None,
+        sampling: Sampling | None = None,
     ) -> LocalPredictor:
         """The model asked with a prompt."""
         return LocalPredictor(
             name, self.model, self.tokenizer, max_new_tokens, self.loss_tokens, prompt=prompt,
-            observe=lambda done, total: observe(Answered(name, done, total)),
+            sampling=sampling, observe=lambda done, total: observe(Answered(name, done, total)),
         )  # fmt: skip
 
 

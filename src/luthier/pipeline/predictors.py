@@ -1,8 +1,8 @@
 """A local model answers examples: with its instructions alone, with examples in the prompt, tuned.
 
 One class satisfies the evaluation room's `Predictor` for all three: what differs is the model and
-the `Prompt` that it is asked with. Answers are greedy; the loss is that of the reference answer
-after the same prompt.
+the `Prompt` that it is asked with. Answers are greedy unless sampling is asked for; the loss is
+that of the reference answer after the same prompt.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from luthier.data import Example, Message, Preference, Text
 from luthier.evaluation import ALONE, Prediction, Prompt
-from luthier.models import LanguageModel, answer_losses, generate
+from luthier.models import LanguageModel, Sampling, answer_losses, generate
 from luthier.tokens import Tokenizer, encode_chat, encode_prompt, encode_text
 
 ZERO_SHOT = "prompt alone"
@@ -29,6 +29,8 @@ class LocalPredictor:
     text_tokens: int = 1024
     """Longest piece of a raw text."""
     prompt: Prompt = ALONE
+    sampling: Sampling | None = None
+    """Greedy without."""
     observe: Callable[[int, int], None] = lambda done, total: None
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
@@ -43,6 +45,7 @@ class LocalPredictor:
             prompts,
             max_new_tokens=self.max_new_tokens,
             stop_ids=self.tokenizer.stop_ids,
+            sampling=self.sampling,
             observe=lambda done: self.observe(done, len(prompts)),
         )
         encoded = [encode_chat(self.tokenizer, chat, "last") for chat in asked]

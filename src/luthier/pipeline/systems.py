@@ -5,6 +5,7 @@ Only one local model is in memory at a time; systems that share it come one afte
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from luthier.evaluation import (
     question,
     solved_examples,
 )
+from luthier.models import Sampling
 from luthier.pipeline.endpoints import Asked, EndpointPredictor, open_endpoint
 from luthier.pipeline.events import Answered, Event
 from luthier.pipeline.local import LocalModel, open_local
@@ -50,6 +52,9 @@ MAX_DOCUMENTS = 200_000_000
 """Bytes of documents that are searched."""
 ANSWER_FIELDS = ("answer", "prediction", "completion", "output", "response")
 
+Drawn = Callable[[int], Predictor]
+"""Number of the draw -> what answers all rows once."""
+
 
 @dataclass(frozen=True)
 class Opener:
@@ -62,37 +67,46 @@ class Opener:
     """Folder of what endpoints answered before."""
     observe: Callable[[Event], None]
 
-    def predictors(self, systems: Sequence[System]) -> Iterator[tuple[System, Predictor]]:
-        """Each system with its predictor, those that share a local model together."""
+    def predictors(self, systems: Sequence[System]) -> Iterator[tuple[System, Drawn]]:
+        """Each system with its predictor for each draw, those that share a local model together."""
         order = [system.model for system in systems]
         loaded: tuple[str, LocalModel] | None = None
         for system in sorted(systems, key=lambda system: order.index(system.model)):
             if kind_of_model(system.model) != "local":
-                yield system, self._remote(system)
+                yield system, partial(self._remote, system, self._prompt(system))
                 continue
             if loaded is None or loaded[0] != system.model:
                 loaded = None  # lets the one before it go first
                 loaded = system.model, open_local(system.model, self.trial.runtime)
-            yield (
-                system,
-                loaded[1].predictor(
-                    name_of(system), self.max_new_tokens, self._prompt(system), self.observe
-                ),
-            )
+            yield system, partial(self._local, loaded[1], system, self._prompt(system))
 
-    def _remote(self, system: System) -> Predictor:
+    def _local(self, opened: LocalModel, system: System, prompt: Prompt, draw: int) -> Predictor:
+        heat = self.trial.temperature
+        return opened.predictor(
+            name_of(system),
+            self.max_new_tokens,
+            prompt,
+            self.observe,
+            Sampling(heat, self._seed(draw)) if heat else None,
+        )
+
+    def _remote(self, system: System, prompt: Prompt, draw: int) -> Predictor:
         name = name_of(system)
         if kind_of_model(system.model) == "recorded":
-            return RecordedPredictor(name, list(read_answers(Path(system.model))), system.model)
+            found = [a for a in read_answers(Path(system.model)) if a.draw == draw]
+            return RecordedPredictor(name, found, system.model)
         url, _, model = system.model.partition("#")
         return EndpointPredictor(
             name,
             open_endpoint(url, model),
-            Asked(max_tokens=self.max_new_tokens, seed=self.trial.seed),
+            Asked(self.trial.temperature, self.max_new_tokens, self._seed(draw)),
             self.answers,
-            prompt=self._prompt(system),
+            prompt=prompt,
             observe=lambda done, total: self.observe(Answered(name, done, total)),
         )
+
+    def _seed(self, draw: int) -> int:
+        return self.trial.seed * self.trial.samples + draw
 
     def _prompt(self, system: System) -> Prompt:
         shots: tuple[Chat, ...] = ()
@@ -223,4 +237,6 @@ def _answer(row: Row, report: Callable[[Finding], None]) -> RecordedAnswer | Non
         solved = [*fields["messages"], {"role": "assistant", "content": text or "-"}]
         example = example_of(Row(row.place, {"messages": solved}))
         asked = prompt_key(example) if example else ""
-    return RecordedAnswer(Prediction(str(fields.get("id", "")), text, **known), asked)
+    draw = fields.get("draw", 0)
+    answered = Prediction(str(fields.get("id", "")), text, **known)
+    return RecordedAnswer(answered, asked, draw if isinstance(draw, int) else 0)

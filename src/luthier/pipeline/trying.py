@@ -6,7 +6,7 @@ stopped, and its answers can be judged after it is gone.
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -27,8 +27,11 @@ from luthier.evaluation import (
     EvaluationResult,
     Kind,
     Predictor,
+    Scorer,
     SystemResult,
+    averaged,
     build_scorers,
+    combine,
     conclude,
     from_json,
     recorded,
@@ -79,44 +82,72 @@ def try_systems(trial: Trial, observe: Callable[[Event], None] = lambda event: N
     write_atomically(folder / "trial.json", trial.model_dump_json(indent=1))
     answers = trial.runtime.workspace / "answers"
     opener = Opener(trial, dataset.train, max_new_tokens, answers, observe)
-    found: dict[str, SystemResult] = {}
-    missing = []
-    for system in trial.systems:
-        kept = folder / "systems" / f"{_file_name(system)}.json"
-        if kept.is_file():
-            found[name_of(system)] = from_json(kept.read_text("utf-8"), where=str(kept))
-        else:
-            missing.append(system)
-    for system, predictor in opener.predictors(missing):
-        kind: Kind = "candidate" if system == trial.systems[0] else "rival"
-        found[predictor.name] = _judge(predictor, kind, test, judging, trial.seed, observe)
-        _keep(folder, system, test, found[predictor.name])
-    systems = [found[name_of(system)] for system in trial.systems]
-    result = conclude(test, systems, build_scorers(judging), judging, seed=trial.seed)
+    court = _Court(trial, test, judging, folder, observe)
+    draws = {name_of(system): court.kept(system) for system in trial.systems}
+    missing = [s for s in trial.systems if len(draws[name_of(s)]) < trial.samples]
+    for system, drawn in opener.predictors(missing):
+        own = draws[name_of(system)]
+        for draw in range(len(own), trial.samples):
+            own.append(court.judge(system, draw, drawn(draw)))
+    result, systems = court.conclude(draws)
     write_report(_report(trial, dataset, result, (*warnings, *_partial(systems))), folder)
     return Tried(result, folder)
 
 
-def _judge(
-    predictor: Predictor,
-    kind: Kind,
-    test: tuple[Example, ...],
-    judging: Judging,
-    seed: int,
-    observe: Callable[[Event], None],
-) -> SystemResult:
-    return run_system(
-        predictor, kind, test, build_scorers(judging), judging, seed=seed, observe=observe
-    )
+@dataclass(frozen=True)
+class _Court:
+    """Scores the systems of a trial, and keeps what they answered in its folder."""
 
+    trial: Trial
+    test: tuple[Example, ...]
+    judging: Judging
+    folder: Path
+    observe: Callable[[Event], None]
 
-def _keep(folder: Path, system: System, test: tuple[Example, ...], result: SystemResult) -> None:
-    """The answers as lines, and the result unless rows are to be asked again."""
-    name = _file_name(system)
-    lines = (json.dumps(line) for line in recorded(test, result.predictions))
-    write_atomically(folder / "answers" / f"{name}.jsonl", "".join(f"{line}\n" for line in lines))
-    if not any(prediction.error for prediction in result.predictions):
-        write_atomically(folder / "systems" / f"{name}.json", to_json(result))
+    def kept(self, system: System) -> list[SystemResult]:
+        """The draws that an earlier call has judged, the first ones in order."""
+        found: list[SystemResult] = []
+        while (place := self._place(system, len(found))).is_file():
+            found.append(from_json(place.read_text("utf-8"), where=str(place)))
+        return found[: self.trial.samples]
+
+    def judge(self, system: System, draw: int, predictor: Predictor) -> SystemResult:
+        """All rows once. Kept are the answers, and the result unless rows are to be asked again."""
+        kind: Kind = "candidate" if system == self.trial.systems[0] else "rival"
+        result = run_system(
+            predictor, kind, self.test, build_scorers(self.judging), self.judging,
+            seed=self.trial.seed, observe=self.observe,
+        )  # fmt: skip
+        if not any(prediction.error for prediction in result.predictions):
+            write_atomically(self._place(system, draw), to_json(result))
+        return result
+
+    def conclude(
+        self, draws: Mapping[str, list[SystemResult]]
+    ) -> tuple[EvaluationResult, list[SystemResult]]:
+        """The first system against the others, and what each is over all its draws."""
+        scorers: Sequence[Scorer] = build_scorers(self.judging)
+        for system in self.trial.systems:
+            self._record(system, draws[name_of(system)])
+        if self.trial.samples > 1:
+            systems = [
+                combine(own, scorers, self.test, self.judging, seed=self.trial.seed)
+                for own in draws.values()
+            ]
+            scorers = averaged(scorers, self.trial.samples)
+        else:
+            systems = [own[0] for own in draws.values()]
+        result = conclude(self.test, systems, scorers, self.judging, seed=self.trial.seed)
+        return result, [result for own in draws.values() for result in own]
+
+    def _record(self, system: System, draws: list[SystemResult]) -> None:
+        """The answers as lines, to be judged when the system is gone."""
+        place = self.folder / "answers" / f"{_file_name(system)}.jsonl"
+        found = (recorded(self.test, own.predictions, i) for i, own in enumerate(draws))
+        write_atomically(place, "".join(f"{json.dumps(x)}\n" for lines in found for x in lines))
+
+    def _place(self, system: System, draw: int) -> Path:
+        return self.folder / "systems" / f"{_file_name(system)}.{draw}.json"
 
 
 def _check_names(trial: Trial) -> None:

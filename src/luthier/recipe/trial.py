@@ -41,8 +41,13 @@ class Trial(Section):
     """The system in question, and those it is held against."""
     evaluation: Judging = Judging()
     runtime: Runtime = Runtime()
+    samples: int = Field(default=1, ge=1, le=1000)
+    """Answers to each row; scores are means over them, and pass@k and how often they differ come
+    besides."""
+    temperature: float = Field(default=0.0, ge=0, le=10)
+    """At which answers are drawn; 0 takes the likeliest token every time."""
     seed: int = 0
-    """Of the choice of examples, and of resampling."""
+    """Of the choice of examples, of drawn answers, and of resampling."""
     overlap: Literal["refuse", "report"] = "refuse"
     """What to do when rows ask what training rows ask: nothing is judged, or the report says so."""
 
@@ -52,4 +57,6 @@ class Trial(Section):
             for system in self.systems:
                 if system.shots:
                     raise ValueError("examples are asked for, and train names no rows to take")
+        if self.samples > 1 and not self.temperature:
+            raise ValueError("several samples are asked for, and at temperature 0 all are the same")
         return self
