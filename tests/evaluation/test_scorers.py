@@ -10,7 +10,7 @@ from evaluation_fakes import make_chat, make_evaluation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
-from sacrebleu import sentence_chrf
+from sacrebleu import sentence_bleu, sentence_chrf
 
 from luthier.data import LabelKind, LabelSet, Message, ToolCall
 from luthier.errors import ConfigError
@@ -23,11 +23,14 @@ from luthier.evaluation import (
     build_scorers,
     class_scorers,
 )
-from luthier.evaluation.scorers import (
+from luthier.evaluation.matching import (
+    judge_bleu,
     judge_chrf,
     judge_exact,
     judge_fields,
     judge_json,
+    judge_normalised,
+    judge_number,
     judge_rouge_l,
 )
 from luthier.recipe import MetricName
@@ -37,6 +40,8 @@ JUDGES = {
     "json": (judge_json, 1),
     "fields": (judge_fields, 1),
     "chrf": (judge_chrf, 100),
+    "normalised": (judge_normalised, 1),
+    "bleu": (judge_bleu, 100),
     "rouge_l": (judge_rouge_l, 1),
 }
 TEXTS = st.text(max_size=40) | st.text(alphabet='[]{}",:01 ab\n', max_size=40)
@@ -224,3 +229,43 @@ def test_a_target_that_calls_tools_is_not_judged_by_its_text() -> None:
     chat = make_chat("row", "")
     target = replace(chat, messages=(*chat.prompt, called))
     assert scorer.score(Prediction("row", "", True, 1), target) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "target", "score"),
+    [
+        ("The answer is 42.", "42", 1), ("41 or 42", "42", 1), ("42 or 41", "42", 0),
+        ("1,234.5", "1234.5", 1), ("about 99.5", "100", 0), ("no number", "3", 0),
+        ("-3", "3", 0), ("1e3", "1000", 1), ("50 %", "50%", 1), ("3", "three", None),
+        ("3", "1 or 2", None), ("0.0", "0", 1), (".5", "0.5", 1), ("\u0663", "3", 1),
+    ],
+)  # fmt: skip
+def test_the_last_number_of_an_answer_counts(answer: str, target: str, score: float | None) -> None:
+    assert judge_number(answer, target, 1e-6) == score
+
+
+def test_numbers_may_differ_by_a_share() -> None:
+    assert judge_number("99.5", "100", 0.01) == 1
+    assert judge_number("98.9", "100", 0.01) == 0
+    (scorer,) = build_scorers(make_evaluation("number", tolerance=0.1))
+    assert scorer.score(Prediction("a", "110", True, 1), make_chat("a", "100")) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "target", "score"),
+    [
+        ("Paris.", "paris", 1), ("  New\tYork! ", "new york", 1), ("\uff21\uff11", "a1", 1),
+        ("STRASSE", "stra\u00dfe", 1), ("Paris, France", "Paris", 0), ("...", "", 1),
+        ("it's", "its", 0), ("caf\u00e9", "cafe\u0301", 1),
+    ],
+)  # fmt: skip
+def test_case_and_punctuation_may_differ(answer: str, target: str, score: float) -> None:
+    assert judge_normalised(answer, target) == score
+
+
+def test_bleu_is_sacrebleus() -> None:
+    answer, target = "the cat sat on a mat", "the cat sat on the mat"
+    expected = sentence_bleu(answer, [target], use_effective_order=True).score
+    assert judge_bleu(answer, target) == pytest.approx(expected)
+    assert judge_bleu("", "") == 100
+    assert judge_bleu("", "a") == 0

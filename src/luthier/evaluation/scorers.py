@@ -11,14 +11,20 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, Protocol
-
-from sacrebleu.metrics.chrf import CHRF
+from typing import Protocol
 
 from luthier.data import Example
 from luthier.errors import ConfigError
-from luthier.evaluation.json_answers import read_json
+from luthier.evaluation.matching import (
+    judge_bleu,
+    judge_chrf,
+    judge_exact,
+    judge_fields,
+    judge_json,
+    judge_normalised,
+    judge_number,
+    judge_rouge_l,
+)
 from luthier.evaluation.values import Metric, Prediction
 from luthier.recipe import Judging, settled
 
@@ -78,58 +84,6 @@ class PreferenceScorer:
         return self.judge(prediction.rejected_loss - prediction.target_loss)
 
 
-def judge_exact(answer: str, target: str) -> float:
-    """1 when the texts agree but for outer whitespace, or are equal JSON objects or arrays.
-
-    JSON by value, because the order of keys and the spacing say nothing, and a prompted model
-    cannot know which of them the data prefers. Scalars stay text: 1.10 and 1.1 may be versions.
-    """
-    if answer.strip() == target.strip():
-        return 1.0
-    expected = read_json(target)
-    if expected is None or expected.kind not in ("object", "array"):
-        return 0.0
-    return float(read_json(answer) == expected)
-
-
-def judge_json(answer: str, target: str) -> float | None:
-    """1 when the answer is JSON of the target's kind; None when the target is not JSON."""
-    expected = read_json(target)
-    if expected is None:
-        return None
-    found = read_json(answer)
-    return float(found is not None and found.kind == expected.kind)
-
-
-def judge_fields(answer: str, target: str) -> float | None:
-    """F1 over the leaves: a leaf counts when path and value agree; 0 when the answer is no JSON.
-
-    Numbers compare by value. An element of an array is known by its index.
-    """
-    expected = read_json(target)
-    if expected is None:
-        return None
-    found = read_json(answer)
-    if found is None:
-        return 0.0
-    num_agreeing = len(found.leaves.items() & expected.leaves.items())
-    return 2 * num_agreeing / (len(found.leaves) + len(expected.leaves))
-
-
-def judge_chrf(answer: str, target: str) -> float:
-    """Sentence chrF2 (Popovic 2015) as sacrebleu computes it, 0 to 100."""
-    if answer.strip() == target.strip():
-        return 100.0  # sacrebleu gives 0 when both are empty
-    return min(float(_CHRF.sentence_score(answer, [target]).score), 100.0)
-
-
-def judge_rouge_l(answer: str, target: str) -> float:
-    """ROUGE-L F-measure (Lin 2004) as rouge_score computes it, 0 to 1, no stemming."""
-    if answer.strip() == target.strip():
-        return 1.0  # rouge_score gives 0 when there is no word
-    return float(_rouge().score(target, answer)["rougeL"].fmeasure)
-
-
 def judge_likelier(margin: float) -> float:
     """1 when the chosen answer is the likelier one, token for token."""
     return float(margin > 0)
@@ -142,23 +96,6 @@ def judge_probability(margin: float) -> float:
     as strengths. It moves where the order of the two answers does not change yet.
     """
     return 0.5 * (1 + math.tanh(margin / 2))  # the logistic function, without overflow
-
-
-class _Words:
-    """Words of any script, lower case; rouge_score's own keeps only a to z and digits."""
-
-    def tokenize(self, text: str) -> list[str]:
-        return re.findall(r"\w+", text.lower())
-
-
-_CHRF = CHRF()
-
-
-@cache
-def _rouge() -> Any:
-    from rouge_score.rouge_scorer import RougeScorer  # brings NLTK and scikit-learn
-
-    return RougeScorer(["rougeL"], tokenizer=_Words())
 
 
 def _pattern_scorer(evaluation: Judging) -> Scorer:
@@ -184,6 +121,13 @@ def _pattern_error(found: str) -> ConfigError:
     )
 
 
+def _number_scorer(evaluation: Judging) -> Scorer:
+    def judge(answer: str, target: str) -> float | None:
+        return judge_number(answer, target, evaluation.tolerance)
+
+    return TextScorer(Metric("number", "right number", "pass_fail", True, "share"), judge)
+
+
 def _always(scorer: Scorer) -> Callable[[Judging], Scorer]:
     return lambda evaluation: scorer
 
@@ -192,6 +136,13 @@ SCORERS: Mapping[str, Callable[[Judging], Scorer]] = {
     "exact": _always(
         TextScorer(Metric("exact", "exact match", "pass_fail", True, "share"), judge_exact)
     ),
+    "normalised": _always(
+        TextScorer(
+            Metric("normalised", "match but for case and punctuation", "pass_fail", True, "share"),
+            judge_normalised,
+        )
+    ),
+    "number": _number_scorer,
     "json": _always(
         TextScorer(Metric("json", "JSON validity", "pass_fail", True, "share"), judge_json)
     ),
@@ -200,6 +151,7 @@ SCORERS: Mapping[str, Callable[[Judging], Scorer]] = {
     ),
     "regex": _pattern_scorer,
     "chrf": _always(TextScorer(Metric("chrf", "chrF", "number", True, "points"), judge_chrf)),
+    "bleu": _always(TextScorer(Metric("bleu", "BLEU", "number", True, "points"), judge_bleu)),
     "rouge_l": _always(
         TextScorer(Metric("rouge_l", "ROUGE-L", "number", True, "share"), judge_rouge_l)
     ),

@@ -216,7 +216,9 @@ def _decided(
     return judging.model_copy(update=changes), limit
 
 
-TOLD_BY_TEXT = ("exact", "json", "fields", "regex", "chrf", "rouge_l")
+TOLD_BY_TEXT = (
+    "exact", "normalised", "number", "json", "fields", "regex", "chrf", "bleu", "rouge_l",
+)  # fmt: skip
 """Metrics that need nothing but the answer."""
 
 

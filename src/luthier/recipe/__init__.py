@@ -1,6 +1,7 @@
 """The one schema behind every door, how it is read, and how "auto" is decided."""
 
 from luthier.recipe.fields import Leaf, arms, field_names, kind_of, leaves
+from luthier.recipe.judging import Evaluation, Judging, MetricName
 from luthier.recipe.reading import (
     ReadRecipe,
     flatten,
@@ -20,29 +21,24 @@ from luthier.recipe.schema import (
     ORPO,
     SFT,
     TEXT_METHODS,
-    Auto,
     Classify,
     Data,
     Embed,
     Embeddings,
-    Evaluation,
     Full,
     HeadOnly,
-    Judging,
     LastLayers,
     LoRA,
     Method,
-    MetricName,
     Model,
     Pretrain,
     Recipe,
     Runtime,
-    Section,
     SimPO,
     Training,
     Tuning,
-    settled,
 )
+from luthier.recipe.section import Auto, Section, settled
 from luthier.recipe.trial import System, Trial
 
 __all__ = [

@@ -12,7 +12,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from luthier.errors import ConfigError
-from luthier.recipe.schema import TEXT_METHODS, LoRA, Recipe, settled
+from luthier.recipe.schema import TEXT_METHODS, LoRA, Recipe
+from luthier.recipe.section import settled
 
 LEARNING_RATE_EXPONENTS = {"llama": 0.781, "qwen2": 0.0775, "qwen3": 0.0775}
 """Model type -> how fast the best LoRA learning rate falls with width (Tinker's shipped rule)."""

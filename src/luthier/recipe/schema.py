@@ -7,12 +7,9 @@ Only a model and a data file are required.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
@@ -20,38 +17,8 @@ from pydantic import (
     model_validator,
 )
 
-Auto = Literal["auto"]
-T = TypeVar("T")
-
-
-def settled(value: T | Auto) -> T:
-    """The value of a field whose "auto" has been decided; for use on resolved recipes only."""
-    assert value != "auto", "a resolved recipe holds no auto"
-    return value
-
-
-def _is_positive(value: Any) -> Any:
-    if value != "auto" and value <= 0:
-        raise ValueError("must be greater than 0, or auto")
-    return value
-
-
-Count = Annotated[int | Auto, AfterValidator(_is_positive)]
-Rate = Annotated[float | Auto, AfterValidator(_is_positive)]
-
-
-class Section(BaseModel):
-    """A closed, immutable part of a recipe."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _is_no_boolean(cls, value: Any) -> Any:
-        # No field is a boolean, but pydantic would take true for 1.
-        if isinstance(value, bool):
-            raise ValueError("no setting is true or false; YAML reads yes, no, on, off as such")
-        return value
+from luthier.recipe.judging import Evaluation
+from luthier.recipe.section import Auto, Count, Rate, Section
 
 
 class Model(Section):
@@ -356,57 +323,6 @@ class Training(Section):
 
 TEXT_METHODS = ("classify", "embed")
 """Methods whose models read whole texts, and write none."""
-MetricName = Literal[
-    "exact", "json", "fields", "regex", "chrf", "rouge_l", "preference_probability", "preference",
-    "loss", "accuracy", "balanced_accuracy", "macro_f1", "log_loss", "labels", "labels_f1",
-    "micro_f1", "absolute_error", "quadratic_kappa", "spearman", "ndcg_10", "mrr_10", "recall_10",
-]  # fmt: skip
-
-
-class Judging(Section):
-    """How answers are scored and compared."""
-
-    metrics: tuple[MetricName, ...] | Auto = "auto"
-    """Scores to compute; auto chooses by what the answers look like."""
-    primary: MetricName | Auto = "auto"
-    """The score the verdict is about; auto takes the first of the metrics."""
-    pattern: str = ""
-    """Regular expression that an answer must match from start to end; for the regex metric."""
-    limit: int | None = Field(default=None, ge=1)
-    """Use at most this many test rows, chosen by hash so that the choice is stable."""
-    group: str = ""
-    """Column of rows that belong together, such as a document's; they count as fewer than rows."""
-    max_new_tokens: Count = "auto"
-    """Longest answer in tokens."""
-    confidence: float = Field(default=0.95, gt=0.5, lt=1)
-    """Confidence level of every interval."""
-    resamples: int = Field(default=10_000, ge=100)
-    """Bootstrap resamples."""
-
-    @model_validator(mode="after")
-    def _is_consistent(self) -> Self:
-        if self.metrics != "auto" and "regex" in self.metrics and not self.pattern:
-            raise ValueError("the regex metric needs evaluation.pattern")
-        if self.metrics != "auto" and self.primary not in ("auto", *self.metrics):
-            raise ValueError(f"primary is {self.primary!r}, which is not among the metrics")
-        if self.metrics == ():
-            raise ValueError("metrics names none; name one, or leave it to auto")
-        return self
-
-
-class Evaluation(Judging):
-    """How before and after are compared, on the test rows."""
-
-    shots: tuple[int, ...] = (4,)
-    """Numbers of training examples to put in the prompt, one baseline each."""
-
-    @model_validator(mode="after")
-    def _has_distinct_shots(self) -> Self:
-        if any(shots < 1 for shots in self.shots):
-            raise ValueError("shots must be 1 or more; the prompt without examples always runs")
-        if len(set(self.shots)) < len(self.shots):
-            raise ValueError("shots names the same number twice")
-        return self
 
 
 class Runtime(Section):

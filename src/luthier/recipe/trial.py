@@ -8,7 +8,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from luthier.recipe.schema import Judging, Runtime, Section
+from luthier.recipe.judging import Judging
+from luthier.recipe.schema import Runtime
+from luthier.recipe.section import Section
 
 
 class System(Section):
