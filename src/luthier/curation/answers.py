@@ -9,6 +9,7 @@ from typing import Any
 from luthier.curation.looking import Seen, folded
 from luthier.curation.privacy import mask
 from luthier.curation.problems import Gathered, Kind, Problem
+from luthier.evaluation import REFUSES, SPEAKS_AS_AI
 
 REFUSAL = Kind(
     "refusals", "warning", "{n} refusing, or speaking as an AI",
@@ -35,24 +36,6 @@ BROKEN_CALLS = Kind(
     "a program that receives such a call cannot carry it out", "drop",
 )  # fmt: skip
 
-SPEAKS_AS_AI = re.compile(
-    r"\bas an? (?:\w+ )?(?:ai(?:,| (?:language )?model| assistant)|artificial intelligence,"
-    r"|(?:large )?language model)"
-    r"|\bi(?:'m| am) (?:just |only |an? )*(?:ai\b|(?:large )?language model)"
-    r"|\bmy knowledge cut-?off\b"
-    r"|\bi(?: was|'m| am) (?:trained|developed|created) by (?:openai|anthropic|google|meta)",
-    re.IGNORECASE,
-)
-REFUSES = re.compile(
-    r"^\W*(?:(?:i'm|i am|we're|we are) (?:very |so |really )?sorry,? (?:but )?(?:i|we) "
-    r"(?:can(?:no|')t|cannot|am unable|am not able)"
-    r"|sorry,? (?:but )?i (?:can(?:no|')t|cannot)"
-    r"|i (?:can(?:no|')t|cannot|am unable to|am not able to|won't|will not) "
-    r"(?:assist|help (?:you|with)|provide|fulfil|comply|answer|discuss|generate|create|share"
-    r"|engage|support)\b"
-    r"|(?:i|we) apologi[sz]e,? but)",
-    re.IGNORECASE,
-)
 OPEN_ENDS = frozenset(",-([\u2013\u2014")
 SURELY_UNFINISHED = re.compile(
     r"(?:[,\-\u2013\u2014(\[]"

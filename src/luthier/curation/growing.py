@@ -15,11 +15,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from luthier.curation.answers import REFUSES, SPEAKS_AS_AI
 from luthier.curation.looking import Spool, folded, question_of
 from luthier.curation.near import THRESHOLD, find_alike
 from luthier.data import Message, Place, Row, example_of
 from luthier.errors import ConfigError
+from luthier.evaluation import REFUSES, SPEAKS_AS_AI
 from luthier.runs import Content, Datasets, KeptRow, NewRow, Origin, Version
 
 WAYS = ("paraphrase", "answer", "hard")

@@ -33,6 +33,7 @@ from luthier.evaluation.prompting import (
 )
 from luthier.evaluation.ranking import RANKING_SCORERS
 from luthier.evaluation.recording import from_json, to_json
+from luthier.evaluation.refusing import REFUSES, SPEAKS_AS_AI
 from luthier.evaluation.replaying import (
     KEPT_OF_ANSWERS,
     RecordedAnswer,
@@ -40,7 +41,7 @@ from luthier.evaluation.replaying import (
     recorded,
 )
 from luthier.evaluation.sampling import AveragedScorer, averaged, combine
-from luthier.evaluation.scorers import SCORERS, LossScorer, Scorer, TextScorer, build_scorers
+from luthier.evaluation.scorers import SCORERS, RowScorer, Scorer, TextScorer, build_scorers
 from luthier.evaluation.searching import Embed, Search, VectorSearch, WordSearch, normalized
 from luthier.evaluation.separation import ClassMap, draw_map
 from luthier.evaluation.slices import Slices, slices_of
@@ -82,7 +83,9 @@ __all__ = [
     "ALONE",
     "CLEAR_CHANGE",
     "RANKING_SCORERS",
+    "REFUSES",
     "SCORERS",
+    "SPEAKS_AS_AI",
     "AnyScorer",
     "AveragedScorer",
     "BM25Predictor",
@@ -95,7 +98,7 @@ __all__ = [
     "EvaluationResult",
     "Kind",
     "KEPT_OF_ANSWERS",
-    "LossScorer",
+    "RowScorer",
     "Metric",
     "Observe",
     "NearestShots",

@@ -57,8 +57,10 @@ def _ideal(example: Example) -> Prediction:
         example.id,
         example.target.content,
         stopped=True,
-        num_tokens=0,
+        num_tokens=1,
         target_loss=0.0,
+        tool_calls=tuple((call.name, call.arguments) for call in example.target.tool_calls),
+        seconds=0.0,
         rejected_loss=1.0 if isinstance(example, Preference) else None,
     )
 

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from luthier.data import Example
 from luthier.errors import ConfigError
+from luthier.evaluation.code_answers import judge_code
 from luthier.evaluation.matching import (
     judge_bleu,
     judge_chrf,
@@ -25,6 +26,8 @@ from luthier.evaluation.matching import (
     judge_number,
     judge_rouge_l,
 )
+from luthier.evaluation.refusing import judge_refusal
+from luthier.evaluation.tool_answers import judge_calls
 from luthier.evaluation.values import Metric, Prediction
 from luthier.recipe import Judging, settled
 
@@ -59,14 +62,30 @@ class TextScorer:
 
 
 @dataclass(frozen=True, slots=True)
-class LossScorer:
-    """Hands on the model's own loss on the target, in nats per token of that row."""
+class RowScorer:
+    """Judges by a function of all that is known of an answer and its row."""
 
     metric: Metric
+    judge: Callable[[Prediction, Example], float | None]
 
     def score(self, prediction: Prediction, example: Example) -> float | None:
-        """The loss the predictor measured, or None when it cannot measure one."""
-        return prediction.target_loss
+        """What the function says of the two."""
+        return self.judge(prediction, example)
+
+
+def _loss(prediction: Prediction, example: Example) -> float | None:
+    """The model's own loss on the reference answer, in nats per token of that row, if measured."""
+    return prediction.target_loss
+
+
+def _num_tokens(prediction: Prediction, example: Example) -> float | None:
+    """Tokens of the answer, where they are counted."""
+    return float(prediction.num_tokens) or None
+
+
+def _seconds(prediction: Prediction, example: Example) -> float | None:
+    """Until the answer was there, where each is timed."""
+    return prediction.seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +192,24 @@ SCORERS: Mapping[str, Callable[[Judging], Scorer]] = {
             judge_likelier,
         )
     ),
-    "loss": _always(LossScorer(Metric("loss", "loss", "number", False, "nats"))),
+    "loss": _always(RowScorer(Metric("loss", "loss", "number", False, "nats"), _loss)),
+    "code": _always(
+        RowScorer(Metric("code", "passes its tests", "pass_fail", True, "share"), judge_code)
+    ),
+    "tool_calls": _always(
+        RowScorer(Metric("tool_calls", "right tool calls", "pass_fail", True, "share"), judge_calls)
+    ),
+    "refusal": _always(
+        TextScorer(Metric("refusal", "refused", "pass_fail", False, "share"), judge_refusal)
+    ),
+    "answer_tokens": _always(
+        RowScorer(
+            Metric("answer_tokens", "tokens an answer", "number", False, "plain"), _num_tokens
+        )
+    ),
+    "latency": _always(
+        RowScorer(Metric("latency", "seconds an answer", "number", False, "plain"), _seconds)
+    ),
 }
 
 

@@ -36,6 +36,8 @@ def suggest_metrics(examples: Sequence[Example]) -> Suggestion:
     """Choose metrics by the kind of the examples and what their reference answers look like."""
     if examples and all(isinstance(example, Text) for example in examples):
         return Suggestion(("loss",), "raw text has no answers to compare")
+    if examples and all(example.target.tool_calls for example in examples):
+        return Suggestion(("tool_calls", "loss"), "every answer calls tools")
     by_text = suggest_by_text([example.target.content for example in examples])
     if all(isinstance(example, Preference) for example in examples):
         by_likelihood: tuple[MetricName, ...] = ("preference_probability", "preference")

@@ -217,7 +217,8 @@ def _decided(
 
 
 TOLD_BY_TEXT = (
-    "exact", "normalised", "number", "json", "fields", "regex", "chrf", "bleu", "rouge_l",
+    "exact", "normalised", "number", "json", "fields", "regex", "chrf", "bleu", "rouge_l", "code",
+    "tool_calls", "refusal",
 )  # fmt: skip
 """Metrics that need nothing but the answer."""
 
