@@ -169,6 +169,7 @@ def test_candidates_are_imported_once_decided_and_remembered(tmp_path: Path) -> 
         {"row": ids[2], "correction": "Because."},
     ])  # fmt: skip
     decided = decide(datasets, done.version, "support", read_decisions(decisions))
+    assert decided.version is not None
     assert (decided.num_accepted, decided.num_corrected, decided.num_rejected) == (1, 1, 1)
     learnt = [*datasets.content(decided.version).rows()]
     assert [row.fields["messages"][-1]["content"] for row in learnt] == ["So. 0", "Because."]
@@ -185,8 +186,45 @@ def test_candidates_are_imported_once_decided_and_remembered(tmp_path: Path) -> 
     assert (same.num_new, same.version) == (0, again.version)
     rest = [row.id for row in datasets.content(again.version).rows()]
     last = decide(datasets, again.version, "support", dict.fromkeys(rest, Decision(True)))
+    assert last.version is not None
     assert last.version.num_rows == 7
     assert last.remaining is None
+    # None waits, and none of all that was decided comes back.
+    final = import_logs(datasets, "waiting", [longer])
+    assert (final.num_new, final.num_known, final.version.num_rows) == (0, 8, 0)
+    with pytest.raises(ConfigError, match="is not the newest"):
+        decide(datasets, done.version, "support", {ids[1]: Decision(True)})
+
+
+def test_all_may_be_rejected_and_ids_be_short(tmp_path: Path) -> None:
+    datasets = Datasets(tmp_path / "workspace")
+    log = log_of(tmp_path, "log.jsonl", [exchange(i) for i in range(2)])
+    version = import_logs(datasets, "waiting", [log]).version
+    ids = [row.id[:8] for row in datasets.content(version).rows()]
+    done = decide(datasets, version, "support", dict.fromkeys(ids, Decision(False)))
+    assert (done.version, done.remaining, done.num_rejected) == (None, None, 2)
+    assert "support" not in datasets.names()
+    assert import_logs(datasets, "waiting", [log]).num_new == 0
+
+
+def test_requests_without_an_id_come_back_no_more_either(tmp_path: Path) -> None:
+    datasets = Datasets(tmp_path / "workspace")
+    line = {"request": {"messages": ASKED}, "response": {"choices": [{"message": SAID}]}}
+    log = log_of(tmp_path, "log.jsonl", [line])
+    version = import_logs(datasets, "waiting", [log]).version
+    assert import_logs(datasets, "waiting", [log]).num_new == 0
+    (row,) = datasets.content(version).rows()
+    decide(datasets, version, "support", {row.id: Decision(False)})
+    assert import_logs(datasets, "waiting", [log]).num_new == 0
+
+
+def test_candidates_are_not_put_among_themselves(tmp_path: Path) -> None:
+    datasets = Datasets(tmp_path / "workspace")
+    log = log_of(tmp_path, "log.jsonl", [exchange(0)])
+    version = import_logs(datasets, "waiting", [log]).version
+    (row,) = datasets.content(version).rows()
+    with pytest.raises(ConfigError, match="where candidates wait"):
+        decide(datasets, version, "waiting", {row.id: Decision(True)})
 
 
 def test_batches_are_joined_to_what_was_asked(tmp_path: Path) -> None:
@@ -208,8 +246,8 @@ def test_decisions_that_are_none_are_refused(tmp_path: Path) -> None:
     (first, *_) = (row.id for row in datasets.content(version).rows())
     with pytest.raises(ConfigError, match="has no row 'nobody'"):
         decide(datasets, version, "support", {"nobody": Decision(True)})
-    with pytest.raises(ConfigError, match="nothing is accepted"):
-        decide(datasets, version, "support", {first: Decision(False)})
+    with pytest.raises(ConfigError, match="nothing is decided"):
+        decide(datasets, version, "support", {})
     wrong = log_of(tmp_path, "wrong.jsonl", [{"row": first}, {"row": 3, "accept": True}])
     with pytest.raises(DataError, match="2 problems") as raised:
         read_decisions(wrong)

@@ -154,7 +154,7 @@ def test_json_is_broken_only_where_answers_are_json(tmp_path: Path) -> None:
 
 def test_rows_that_are_there_more_than_once(tmp_path: Path) -> None:
     rows = chats(100)
-    rows[50] = json.loads(json.dumps(rows[3]).replace("Here", "HERE"))
+    rows[50] = rows[3]
     rows[60] = answered(rows[4], "Something else entirely, for a change.")
     near = rows[9]["messages"][0]["content"].replace("(9)", "(9), please")
     long_question = near + " and take all the time you need to find the words that fit it best"
@@ -164,6 +164,44 @@ def test_rows_that_are_there_more_than_once(tmp_path: Path) -> None:
     assert result == {
         "exact-duplicates": [50], "conflicting-answers": [4, 60], "near-duplicates": [70],
     }  # fmt: skip
+
+
+def test_rows_are_equal_to_the_letter(tmp_path: Path) -> None:
+    asked = "Which command deletes the branch x, even if it is not merged into another one?"
+    (row,) = chats(1)
+    rows = [
+        answered(row, "git branch -D x is the command for that.", asked),
+        answered(row, "git branch -d x is the command for that.", asked),
+        answered(row, "git branch -D x is the command for that.", asked.upper()),
+        answered(row, "git branch -D x is the command for that.", asked),
+    ]
+    result = checked(tmp_path, [*chats(40), *rows])
+    assert found(result)["exact-duplicates"] == [43]
+    assert found(result)["conflicting-answers"] == [40, 41, 43]
+    assert found(result)["near-duplicates"] == [42]
+
+
+def test_tools_and_calls_are_part_of_what_is_asked(tmp_path: Path) -> None:
+    def row(tool: str, call: str, answer: str) -> dict[str, Any]:
+        tools = [{"type": "function", "function": {"name": name, "parameters": {}}}
+                 for name in (tool, call) if name]  # fmt: skip
+        made = {"id": "1", "type": "function", "function": {"name": call, "arguments": "{}"}}
+        middle = (
+            [
+                {"role": "assistant", "content": "", "tool_calls": [made]},
+                {"role": "tool", "tool_call_id": "1", "content": "done"},
+            ]
+            if call
+            else []
+        )
+        asked = {"role": "user", "content": "What will the weather be like in Rome this week?"}
+        answer_turn = {"role": "assistant", "content": answer}
+        return {"messages": [asked, *middle, answer_turn], "tools": tools}
+
+    rows = [row("weather", "", "Sunny."), row("", "", "I have no way to look that up."),
+            row("", "tidy", "Done it."), row("", "wipe", "Done it.")]  # fmt: skip
+    names = found(checked(tmp_path, [*chats(40), *rows]))
+    assert not {"conflicting-answers", "exact-duplicates", "near-duplicates"} & names.keys()
 
 
 def test_what_gives_held_out_rows_away(tmp_path: Path) -> None:

@@ -79,6 +79,27 @@ def test_labels_are_spelled_as_most_are_and_doubted_ones_exchanged(tmp_path: Pat
     assert all(after[i] == rows[i] for i in range(30, 300) if i not in (31, 61, 91, 121, 151))
 
 
+MOJIBAKE = "Smart quotes \u00e2\u20ac\u0153hello\u00e2\u20ac\x9d don\u00e2\u20ac\u2122t"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["unusual-characters", "mojibake"],
+        ["mojibake", "unusual-characters"],
+        ["unusual-characters"],
+    ],
+)
+def test_characters_that_stand_for_others_are_not_lost(tmp_path: Path, names: list[str]) -> None:
+    row = {"prompt": "Say\u200b it", "completion": MOJIBAKE}
+    datasets, version = kept(tmp_path, [*rows_with_problems(), row])
+    done = fix_version(datasets, version, names)
+    said = texts(datasets, done.version)[-1]
+    assert said["prompt"] == "Say it"
+    right = "Smart quotes \u201chello\u201d don\u2019t"
+    assert said["completion"] == (right if "mojibake" in names else MOJIBAKE)
+
+
 def test_held_out_rows_stay_where_training_rows_give_them_away(tmp_path: Path) -> None:
     rows = [{"prompt": f"say {i} in words", "completion": f"It is {i}."} for i in range(30)]
     held = [{"prompt": "SAY 4 in words", "completion": "It is four."}]

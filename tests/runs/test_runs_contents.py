@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,9 +85,13 @@ def test_equal_rows_in_equal_order_are_kept_once(tmp_path: Path) -> None:
     )]  # fmt: skip
     assert len({first.summary.sha256, *others}) == 4
     assert len(folders(tmp_path)) == 4
-    spelt = [NewRow({"n": row.fields["n"], "text": row.fields["text"]}, None, "elsewhere:9")
+    spelt = [NewRow({"n": row.fields["n"], "text": row.fields["text"]}, None, row.origin)
              for row in rows(5)]  # fmt: skip
-    assert keep(spelt, tmp_path).folder == first.folder, "neither order of fields nor place counts"
+    assert keep(spelt, tmp_path).folder == first.folder, "the order of fields says nothing"
+    moved = keep([replace(row, origin="elsewhere:9") for row in rows(5)], tmp_path)
+    assert moved.summary.sha256 == first.summary.sha256
+    assert {row.origin for row in moved.rows()} == {"elsewhere:9"}
+    assert {row.origin for row in first.rows()} != {"elsewhere:9"}
 
 
 def test_what_breaks_off_leaves_nothing(tmp_path: Path) -> None:

@@ -78,10 +78,8 @@ def accept(
         chosen = {row.id: Decision(is_accepted=True) for row in rows}
     done = decide(datasets, version, target, chosen)
     counts = f"{done.num_accepted:,} accepted, {done.num_corrected:,} corrected"
-    out.print(
-        f"{done.version.reference}  {done.version.num_rows:,} rows: {counts}, "
-        f"{done.num_rejected:,} rejected"
-    )
+    new = f"{done.version.reference}  {done.version.num_rows:,} rows: " if done.version else ""
+    out.print(f"{new}{counts}, {done.num_rejected:,} rejected")
     left = done.remaining
     out.print(f"{left.num_rows:,} wait in {left.reference}" if left else "no candidate waits")
 

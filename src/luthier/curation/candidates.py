@@ -13,7 +13,7 @@ from typing import Any
 from luthier.curation.logs import LOG_FIELDS, accepted, candidates
 from luthier.data import Finding, Place, Row, hash_bytes, read_rows, refuse_errors
 from luthier.errors import ConfigError, DataError
-from luthier.runs import Datasets, KeptRow, NewRow, Origin, Version
+from luthier.runs import Content, Datasets, KeptRow, NewRow, Origin, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ class Decision:
 class Accepted:
     """What came of decisions."""
 
-    version: Version
-    """With the new rows."""
+    version: Version | None
+    """With the new rows; None where none was accepted."""
     remaining: Version | None
     """Candidates that are still to be decided; None where there are none."""
     num_accepted: int
@@ -61,7 +61,7 @@ def import_logs(
     """
     earlier = datasets.log(name)[-1] if name in datasets.names() else None
     waiting = list(datasets.content(earlier).rows()) if earlier else []
-    known = {row.fields.get("log_id") for row in waiting}
+    known = {row.fields.get("log_id") or row.id for row in waiting}
     known |= set(earlier.details.get("decided", ())) if earlier else set()
     asked = _requests(requests)
     findings: list[Finding] = []
@@ -70,11 +70,13 @@ def import_logs(
     for log in logs:
         rows = (_joined(row, asked) for row in read_rows(log, findings.append))
         for row, fields in candidates(rows, findings.append):
-            if fields["log_id"] and fields["log_id"] in known:
+            candidate = NewRow(fields, None, f"{row.place} {fields['log_id']}".rstrip())
+            key = fields["log_id"] or candidate.id
+            if key in known:
                 num_known += 1
                 continue
-            known.add(fields["log_id"])
-            new.append(NewRow(fields, None, f"{row.place} {fields['log_id']}".rstrip()))
+            known.add(key)
+            new.append(candidate)
     refuse_errors(findings)
     if not new and not num_known:
         raise DataError(
@@ -116,16 +118,24 @@ def decide(
 
     `decisions` are by id of the candidates' rows; the others go on waiting.
 
-    Raises ConfigError for a row that there is not, or where none is accepted.
+    Raises ConfigError for a row that there is not, or where nothing is decided.
     """
+    newest = datasets.log(version.name)[-1]
+    if version != newest:
+        raise ConfigError(
+            "is not the newest: some of its rows may be decided", where=version.reference,
+            accepted=newest.reference,
+        )  # fmt: skip
+    if target == version.name:
+        raise ConfigError(
+            "is where candidates wait", where=target, accepted="another dataset for accepted rows"
+        )
     content = datasets.content(version)
     rows = {row.id: row for row in content.rows()}
-    unknown = [row_id for row_id in decisions if row_id not in rows]
-    if unknown:
-        raise ConfigError(f"has no row {unknown[0]!r}", where=version.reference)
+    decisions = _by_id(content, decisions, version.reference)
     chosen = {row_id: d for row_id, d in decisions.items() if d.is_accepted}
-    if not chosen:
-        raise ConfigError("nothing is accepted", where=version.reference)
+    if not decisions:
+        raise ConfigError("nothing is decided", where=version.reference)
     parent = datasets.log(target)[-1] if target in datasets.names() else None
 
     def grown() -> Iterator[NewRow]:
@@ -137,19 +147,35 @@ def decide(
     num_corrected = sum(decision.correction is not None for decision in chosen.values())
     details = {"candidates": version.reference, "accepted": len(chosen), "corrected": num_corrected}
     origin = Origin("accept", parent.reference if parent else "", details)
-    new, _ = datasets.add(target, grown(), origin)
+    new = datasets.add(target, grown(), origin)[0] if chosen else None
     waiting = [row for row in rows.values() if row.id not in decisions]
-    remaining = None
-    if waiting:
-        decided = [rows[row_id].fields.get("log_id") for row_id in decisions]
-        details = {"decided": [*version.details.get("decided", ()), *filter(None, decided)]}
-        kept_rows = [NewRow(row.fields, row.split, row.origin) for row in waiting]
-        remaining, _ = datasets.add(
-            version.name, kept_rows, Origin("accept", version.reference, details)
-        )
-    return Accepted(
-        new, remaining, len(chosen) - num_corrected, num_corrected, len(decisions) - len(chosen)
+    decided = [rows[row_id].fields.get("log_id") or row_id for row_id in decisions]
+    details = {"decided": [*version.details.get("decided", ()), *decided]}
+    # Also where none waits any more: what was decided is not asked again.
+    left, _ = datasets.add(
+        version.name,
+        [NewRow(row.fields, row.split, row.origin) for row in waiting],
+        Origin("accept", version.reference, details),
+        may_be_empty=True,
     )
+    return Accepted(
+        new,
+        left if waiting else None,
+        len(chosen) - num_corrected,
+        num_corrected,
+        len(decisions) - len(chosen),
+    )
+
+
+def _by_id(content: Content, decisions: Mapping[str, Decision], where: str) -> dict[str, Decision]:
+    """Decisions by whole ids; those given may be their beginnings."""
+    found = {}
+    for row_id, decision in decisions.items():
+        row = content.row(row_id)
+        if row is None:
+            raise ConfigError(f"has no row {row_id!r}, or several", where=where)
+        found[row.id] = decision
+    return found
 
 
 def _as_row(row: KeptRow, decision: Decision) -> NewRow:

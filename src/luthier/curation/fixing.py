@@ -108,7 +108,8 @@ def _plan(
 ) -> _Plan:
     """Test rows are judged by: none is left out, and none gets a label that a rule guessed."""
     plan = _Plan(options.region, checked.usual, suggested=checked.suggested)
-    for problem in problems:
+    order = [*RULES]
+    for problem in sorted(problems, key=lambda p: order.index(p.name) if p.name in order else 0):
         for position in problem.positions.tolist():
             is_guess = problem.fix == "drop" or RULES[problem.name] is _relabelled
             if position in held_out and is_guess:
@@ -129,7 +130,15 @@ def _without_persons(fields: dict[str, Any], plan: _Plan, position: int) -> dict
 
 
 def _normalised(fields: dict[str, Any], plan: _Plan, position: int) -> dict[str, Any]:
-    return _with_texts(fields, lambda text: unusual_in(text).sub("", LINE_ENDS.sub("\n", text)))
+    return _with_texts(fields, _plain)
+
+
+def _plain(text: str) -> str:
+    """Without unusual characters, but for those that stand for others: decoding mends them."""
+    from ftfy import fix_encoding
+
+    lines = LINE_ENDS.sub("\n", text)
+    return lines if fix_encoding(lines) != lines else unusual_in(lines).sub("", lines)
 
 
 def _decoded(fields: dict[str, Any], plan: _Plan, position: int) -> dict[str, Any]:
@@ -188,9 +197,10 @@ def _changed(value: Any, change: Callable[[str], str]) -> Any:
 RULES: dict[str, Callable[[dict[str, Any], _Plan, int], dict[str, Any]]] = {
     "secrets": _without_secrets,
     "personal-data": _without_persons,
-    "unusual-characters": _normalised,
     "mojibake": _decoded,
+    "unusual-characters": _normalised,
     "doubtful-labels": _relabelled,
     "label-spellings": _respelled,
 }
-"""Problem -> what changes a row that has it; rows of other problems are left out."""
+"""Problem -> what changes a row that has it, in the order in which they are applied; rows of other
+problems are left out."""

@@ -1,9 +1,11 @@
 """Rows that are there more than once, and held-out rows that training rows hold already.
 
 Rows are remembered as hashes of what they ask and answer, their texts in a spool. Two rows are the
-same where both are equal, nearly the same where the questions are alike and the answers equal.
+same where both are equal to the letter, nearly the same where the questions are alike and the
+answers equal. A question is known where its words are, whatever their case.
 """
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -17,7 +19,17 @@ from luthier.curation.looking import Growing, Seen, Spool, folded
 from luthier.curation.near import THRESHOLD, find_alike, piece_sets, similarity
 from luthier.curation.privacy import excerpt
 from luthier.curation.problems import MAX_CASES, Case, Kind, Problem, problem_of
-from luthier.data import Chat, Example, Labelled, Pair, Text, canonical, prompt_key
+from luthier.data import (
+    Chat,
+    Example,
+    Labelled,
+    Pair,
+    Preference,
+    Rated,
+    Text,
+    canonical,
+    prompt_key,
+)
 
 REPEATED = Kind(
     "exact-duplicates", "warning", "{n} saying what an earlier row says",
@@ -43,9 +55,13 @@ NEARLY_LEAKED = Kind(
 MAX_OTHERS = 50
 """Held-out rows of a group that a training row is measured against."""
 HASHES = np.dtype(
-    [("question", "<u8"), ("answer", "<u8"), ("position", "<i8"), ("held", "?"), ("only", "?")]
-)
-"""`only` is whether a question has only one right answer."""
+    [("question", "<u8"), ("exact", "<u4"), ("answer", "<u4"), ("words", "<u4"),
+     ("position", "<i4"), ("held", "?"), ("only", "?")]
+)  # fmt: skip
+"""`question` is of the words of what is asked, `exact` of all its characters, `answer` of those of
+the answer, `words` of the answer's words; `only` is whether a question has only one right answer.
+Small, for there is one for each row; all but the first tell only rows of one question apart."""
+HALF = 0xFFFFFFFF
 
 Numbers = npt.NDArray[np.int64]
 Records = npt.NDArray[Any]
@@ -76,9 +92,13 @@ class OverlapCheck:
         """Remember hashes and texts."""
         found = np.empty(len(rows), HASHES)
         for i, row in enumerate(rows):
-            question, answer = keys_of(row)
+            question, exact, answer = map(_hash, keys_of(row))
+            words = _hash(folded(row.answer)) if isinstance(row.example, Chat) else answer
             has_one = isinstance(row.example, Chat | Labelled) or is_scored(row.example)
-            found[i] = (_hash(question), _hash(answer), row.position, is_held_out(row), has_one)
+            found[i] = (
+                question, exact & HALF, answer & HALF, words & HALF, row.position,
+                is_held_out(row), has_one,
+            )  # fmt: skip
         self._hashes.extend(found)
         self.spool.add([folded(row.question or row.answer) for row in rows])
         self.shown.add(["  ".join(filter(None, (r.question[:1000], r.answer[:500]))) for r in rows])
@@ -171,16 +191,29 @@ def is_held_out(row: Seen) -> bool:
     return row.split in ("validation", "test")
 
 
-def keys_of(row: Seen) -> tuple[str, str]:
-    """What makes two questions equal, and two rows of one question."""
+def keys_of(row: Seen) -> tuple[str, str, str]:
+    """What makes two questions ask the same, what makes them equal, and what makes answers so.
+
+    Tools that may be called, and calls made before the answer, are part of what is asked.
+    """
     example = row.example
     if isinstance(example, Text):
-        return folded(example.text), ""
+        return folded(example.text), example.text, ""
     if isinstance(example, Labelled):
-        return prompt_key(example), "\0".join(sorted(folded(label) for label in example.labels))
-    if isinstance(example, Chat):
-        return prompt_key(example), folded(row.answer)
-    return prompt_key(example), folded(canonical(example))
+        labels = "\0".join(sorted(folded(label) for label in example.labels))
+        return prompt_key(example), "\0".join(example.texts), labels
+    context = _context(example)
+    said = "\0".join(f"{message.role}:{message.content}" for message in example.prompt) + context
+    answer = row.answer.strip() if isinstance(example, Chat) else canonical(example)
+    return prompt_key(example) + context, said, answer + context
+
+
+def _context(example: Example) -> str:
+    """Tools and calls before the answer, as text; nothing where there are none."""
+    chat = example.chat if isinstance(example, Rated) else example
+    tools = chat.tools if isinstance(chat, Chat | Preference) else ()
+    calls = [[call.name, call.arguments] for m in example.prompt for call in m.tool_calls]
+    return json.dumps([tools, calls], sort_keys=True) if tools or calls else ""
 
 
 def is_scored(example: Example) -> bool:
@@ -200,21 +233,31 @@ def _equal(rows: Records) -> tuple[Growing, Growing, Growing]:
     for members in _same(rows["question"]):
         some = rows[members]
         held = members[some["held"]]
-        first: dict[tuple[int, bool], int] = {}
-        for number, answer, is_held in zip(
-            members.tolist(), some["answer"].tolist(), some["held"].tolist(), strict=True
-        ):
-            earlier = first.setdefault((answer, is_held), number)
+        first: dict[tuple[int, int, bool], int] = {}
+        columns = (some[name].tolist() for name in ("exact", "answer", "held"))
+        for number, *own, is_held in zip(members.tolist(), *columns, strict=True):
+            earlier = first.setdefault((*own, is_held), number)
             if earlier != number:
                 _add(repeated, number, earlier)
             if not is_held and len(held):
                 _add(leaked, number, int(held[0]))
-        answers = dict(zip(some["answer"].tolist(), members.tolist(), strict=True))
-        if len(answers) > 1 and some["only"].all():
-            (a, other), (_, another) = [*answers.items()][:2]
-            for number, answer in zip(members.tolist(), some["answer"].tolist(), strict=True):
-                _add(conflicting, number, another if answer == a else other)
+        if not _add_conflicts(conflicting, rows, members, "words"):
+            # Answers of the same words may still differ where it matters, as "-d" and "-D".
+            for equal in _same(some["exact"]):
+                _add_conflicts(conflicting, rows, members[equal], "answer")
     return repeated, conflicting, leaked
+
+
+def _add_conflicts(found: Growing, rows: Records, members: Numbers, by: str) -> bool:
+    """Rows of one question with another that answers otherwise; whether there are any."""
+    given = rows[by][members].tolist()
+    answers = dict(zip(given, members.tolist(), strict=True))
+    if len(answers) < 2 or not rows["only"][members].all():
+        return False
+    (a, other), (_, another) = [*answers.items()][:2]
+    for number, answer in zip(members.tolist(), given, strict=True):
+        _add(found, number, another if answer == a else other)
+    return True
 
 
 def _add(found: Growing, number: int, other: int, measure: float = 0.0) -> None:

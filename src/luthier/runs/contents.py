@@ -1,15 +1,17 @@
-"""What datasets hold: rows, kept once by what they say, in folders named by their SHA-256.
+"""What datasets hold: rows, kept once, in folders named by what they say and where they are from.
 
 Rows come in one by one and go into Parquet shards, so that any number of them fits; an index finds
 a row by its id without reading the others. A folder is there whole or not at all, and never
-changes: the same rows in the same order are the same folder. Knows no names and no versions.
+changes: the same rows from the same places in the same order are the same folder. Knows no names
+and no versions.
 """
 
 import hashlib
 import json
 import shutil
+import string
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -57,6 +59,11 @@ class NewRow:
     """Where it is from: file:line, or what made it."""
 
     @property
+    def id(self) -> str:
+        """As a kept row has it."""
+        return _row_id(self.text).hex()
+
+    @property
     def text(self) -> str:
         """The fields as one line of JSON with sorted keys: equal rows, equal text."""
         return json.dumps(self.fields, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
@@ -83,6 +90,13 @@ class Summary:
     num_rows: int
     splits: dict[str, int]
     """Rows of each split that some stay in."""
+    origins: str
+    """Hash of where the rows are from, in their order."""
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder: the same rows from elsewhere are in another."""
+        return f"{self.sha256}-{self.origins}"
 
 
 class Content:
@@ -109,6 +123,8 @@ class Content:
     def row(self, row_id: str) -> KeptRow | None:
         """The first row with this id, or with the only id that begins like this."""
         begun = row_id.lower()
+        if len(begun) > 2 * ID_BYTES or not {*begun} <= {*string.hexdigits}:
+            return None
         low, high = (bytes.fromhex(begun.ljust(2 * ID_BYTES, end)) for end in "0f")
         places = self._index
         start = int(np.searchsorted(places["id"], low))
@@ -170,7 +186,7 @@ def keep(rows: Iterable[NewRow], folder: Path) -> Content:
         with storing(incoming):
             sync_tree(incoming)
         with waiting_lock(folder / LOCK):
-            return _put(incoming, folder / summary.sha256)
+            return _put(incoming, folder / summary.folder)
 
 
 def _remove_abandoned(folder: Path) -> None:
@@ -189,17 +205,26 @@ def _put(incoming: Path, place: Path) -> Content:
 
 def _write(rows: Iterable[NewRow], folder: Path) -> Summary:
     digest, splits, ids = hashlib.sha256(), Counter[str](), bytearray()
+    origins = hashlib.sha256()
     with storing(folder):
-        for number, groups in enumerate(_in_shards(rows)):
+        for number, groups in enumerate(_in_shards(_noted(rows, origins.update))):
             for row_id, split in _written(folder / f"rows-{number:05}.parquet", groups):
                 ids += row_id
                 digest.update(row_id + (split or "").encode() + b"\n")
                 splits[split or ""] += 1
         np.save(folder / INDEX, _index(bytes(ids)))
         splits.pop("", None)
-        summary = Summary(digest.hexdigest(), len(ids) // ID_BYTES, dict(splits))
+        num_rows = len(ids) // ID_BYTES
+        summary = Summary(digest.hexdigest(), num_rows, dict(splits), origins.hexdigest()[:16])
         write_atomically(folder / SUMMARY, json.dumps(asdict(summary), indent=1))
     return summary
+
+
+def _noted(rows: Iterable[NewRow], note: Callable[[bytes], None]) -> Iterator[NewRow]:
+    """The rows, after telling where each is from."""
+    for row in rows:
+        note(row.origin.encode("utf-8", "surrogatepass") + b"\n")
+        yield row
 
 
 def _written(place: Path, groups: Iterable[list[NewRow]]) -> Iterator[tuple[bytes, Split | None]]:

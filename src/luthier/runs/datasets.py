@@ -36,10 +36,12 @@ class Version:
     number: int
     """From 1, in the order they were made; a deleted one's is not given to another."""
     sha256: str
-    """Of its rows: the name of their folder."""
+    """Of its rows, in their order."""
     num_rows: int
     splits: dict[str, int]
     """Rows of each split that some stay in."""
+    folder: str
+    """Name of the folder that holds them."""
     parent: str
     """Reference to the version it was made from; empty where there is none."""
     made_by: str
@@ -94,21 +96,23 @@ class Datasets:
     def __init__(self, workspace: Path, clock: Callable[[], datetime] = utc_now) -> None:
         self.folder, self._clock = workspace / "datasets", clock
 
-    def add(self, name: str, rows: Iterable[NewRow], origin: Origin) -> tuple[Version, bool]:
+    def add(
+        self, name: str, rows: Iterable[NewRow], origin: Origin, *, may_be_empty: bool = False
+    ) -> tuple[Version, bool]:
         """Keep rows as the newest version of a name, and whether they were new.
 
         Rows that the newest version holds already are no new version. Raises ConfigError for a
-        name that is none, or without rows.
+        name that is none, or without rows unless it may be empty.
         """
         if not NAME.fullmatch(name):
             accepted = "at most 64 letters, digits, dots, hyphens and underscores"
             raise ConfigError(f"is {name!r}", where="dataset name", accepted=accepted)
         summary = keep(rows, self._contents).summary
-        if not summary.num_rows:
+        if not summary.num_rows and not may_be_empty:
             raise ConfigError("would have no row", where=name, accepted="one row or more")
         with self._lock():
             record = self._record(name)
-            if not (self._contents / summary.sha256).is_dir():
+            if not (self._contents / summary.folder).is_dir():
                 raise StorageError(
                     "the same rows were deleted in this moment", where=name, advice="add them again"
                 )
@@ -116,6 +120,7 @@ class Datasets:
                 return record.versions[-1], False
             version = Version(
                 name, record.last_number + 1, summary.sha256, summary.num_rows, summary.splits,
+                summary.folder,
                 origin.parent, origin.made_by, dict(origin.details),
                 self._clock().isoformat(timespec="seconds"),
             )  # fmt: skip
@@ -160,7 +165,7 @@ class Datasets:
 
     def content(self, version: Version) -> Content:
         """The rows of a version."""
-        return Content(self._contents / version.sha256)
+        return Content(self._contents / version.folder)
 
     def tag(self, version: Version, tag: str) -> None:
         """Let a tag mean this version, whatever it meant before."""
@@ -192,10 +197,10 @@ class Datasets:
             versions = tuple(v for v in record.versions if v != version)
             tags = {tag: number for tag, number in record.tags.items() if number != version.number}
             self._write(version.name, replace(record, versions=versions, tags=tags))
-            if all(v.sha256 != version.sha256 for v in self._all()):
+            if all(v.folder != version.folder for v in self._all()):
                 # Without its summary it is no content; then the rest may take its time.
-                (self._contents / version.sha256 / SUMMARY).unlink(missing_ok=True)
-                shutil.rmtree(self._contents / version.sha256, ignore_errors=True)
+                (self._contents / version.folder / SUMMARY).unlink(missing_ok=True)
+                shutil.rmtree(self._contents / version.folder, ignore_errors=True)
 
     @property
     def _contents(self) -> Path:
