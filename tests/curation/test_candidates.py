@@ -246,7 +246,7 @@ def test_decisions_that_are_none_are_refused(tmp_path: Path) -> None:
     (first, *_) = (row.id for row in datasets.content(version).rows())
     with pytest.raises(ConfigError, match="has no row 'nobody'"):
         decide(datasets, version, "support", {"nobody": Decision(True)})
-    with pytest.raises(ConfigError, match="nothing is decided"):
+    with pytest.raises(ConfigError, match="nothing is accepted"):
         decide(datasets, version, "support", {})
     wrong = log_of(tmp_path, "wrong.jsonl", [{"row": first}, {"row": 3, "accept": True}])
     with pytest.raises(DataError, match="2 problems") as raised:

@@ -113,7 +113,7 @@ def test_a_teacher_answers_and_makes_harder_rows(tmp_path: Path) -> None:
     [
         (lambda text: "", "empty"),
         (lambda text: "I'm sorry, but I can't help with that.", "refused"),
-        (lambda text: text.rpartition("\n")[2], "as a row that is there"),
+        (lambda text: text.rpartition("\n")[2], "asking what a row that is there asks"),
         (lambda text: f"Rewrite the request: {text[-9:]}", "repeating what was asked, or itself"),
         (lambda text: "And so on.\n\n" * 3, "repeating what was asked, or itself"),
     ],

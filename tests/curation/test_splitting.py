@@ -15,6 +15,7 @@ from luthier.curation import (
     Selection,
     Shares,
     add_files,
+    export_version,
     mix_versions,
     select_version,
     split_version,
@@ -205,7 +206,7 @@ def test_rows_of_other_splits_stay_when_one_is_chosen_from(tmp_path: Path) -> No
     ("how", "said"),
     [
         ({"where": "label =="}, "is no expression"),
-        ({"where": "colour == 'red'"}, "'colour' is undefined"),
+        ({"where": "colour == 'red'"}, "no row has colour"),
         ({"where": "text.__class__"}, "where"),
         ({"where": "label == 'z'"}, "no row is left"),
         ({"limit": 0}, "1 or more"),
@@ -267,3 +268,67 @@ def test_shares_add_up(total: int, weights: list[float]) -> None:
     assert sum(found) == total
     exact = [total * w / sum(weights) for w in weights]
     assert all(abs(n - x) < 1 + 1e-9 for n, x in zip(found, exact, strict=True))
+
+
+def test_a_name_that_some_rows_lack_is_not_defined_there(tmp_path: Path) -> None:
+    datasets, version = kept(tmp_path, [{**row(i), **({"score": i % 2} if i < 6 else {})}
+                                        for i in range(10)])  # fmt: skip
+    chosen, _ = select_version(datasets, version, Selection(where="score == 1"))
+    assert chosen.num_rows == 3
+    lacking, _ = select_version(datasets, version, Selection(where="score is not defined"))
+    assert lacking.num_rows == 4
+    with pytest.raises(ConfigError, match=r"no row has scroe.*score"):
+        select_version(datasets, version, Selection(where="scroe == 1"))
+
+
+def test_of_rows_in_an_order_the_first_are_taken(tmp_path: Path) -> None:
+    datasets, version = kept(tmp_path, [row(i, size=(i * 7) % 50) for i in range(50)])
+    chosen, _ = select_version(datasets, version, Selection(order="size", limit=5))
+    assert [r.fields["size"] for r in datasets.content(chosen).rows()] == [0, 1, 2, 3, 4]
+
+
+def test_rows_without_a_split_beside_others_are_learnt_from(tmp_path: Path) -> None:
+    datasets, version = kept(tmp_path, [row(i) for i in range(60)])
+    parted = split_version(datasets, version).version
+    place = tmp_path / "more.jsonl"
+    place.write_text(json.dumps(row(100)) + "\n")
+    longer, _ = add_files(datasets, "rows", {None: [place]}, after=parted)
+    assert longer.num_unparted == 1
+    number = parted.splits["train"] + 1
+    assert longer.rows_in("train") == number
+    assert export_version(longer, datasets.content(longer), tmp_path / "t.jsonl", split="train"
+                          ) == number  # fmt: skip
+    assert len((tmp_path / "t.jsonl").read_text().splitlines()) == number
+    for how in (Selection(where="split == 'train'"), Selection(split="train", where="true")):
+        chosen, _ = select_version(datasets, longer, how, "chosen")
+        assert chosen.rows_in("train") == number
+    with pytest.raises(ConfigError, match=r"'foo'.*train"):
+        Selection(split="foo")
+
+
+def test_the_same_rows_from_elsewhere_say_where_they_are_from(tmp_path: Path) -> None:
+    datasets = Datasets(tmp_path / "workspace")
+    for name in ("one", "two"):
+        place = tmp_path / f"{name}.jsonl"
+        place.write_text(json.dumps(row(1)) + "\n")
+        version, _ = add_files(datasets, name, {None: [place]})
+        (found,) = datasets.content(version).rows()
+        assert found.origin == f"{place}:1"
+    first, second = datasets.find("one"), datasets.find("two")
+    assert first.sha256 == second.sha256
+    datasets.delete(first, {})
+    assert [*datasets.content(second).rows()]
+
+
+def test_groups_keep_the_share_that_was_asked_for(tmp_path: Path) -> None:
+    sizes = [252, *[8] * 31]
+    users = [user for user, size in enumerate(sizes) for _ in range(size)]
+    datasets, version = kept(tmp_path, [row(i, user=str(user)) for i, user in enumerate(users)])
+    shares = Shares(test=0.2, validation=0.1, by="group", column="user", alike=1.0)
+    done = split_version(datasets, version, shares)
+    assert abs(done.version.splits["test"] - 100) <= 8
+    assert abs(done.version.splits["validation"] - 50) <= 8
+    by_user: dict[str, set[str | None]] = {}
+    for kept_row in datasets.content(done.version).rows():
+        by_user.setdefault(kept_row.fields["user"], set()).add(kept_row.split)
+    assert all(len(splits) == 1 for splits in by_user.values())

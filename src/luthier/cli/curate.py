@@ -149,10 +149,11 @@ def split(
     said = "" if done.is_new else ", as before"
     out.print(f"{done.version.reference}  {parts}, in {done.num_groups:,} groups{said}")
     if done.largest > version.num_rows / 2:
-        out.print(
-            f"{done.largest:,} rows are one group: each asks nearly what another asks; "
-            "--alike 0.95 looks closer, 1 parts all that is not equal"
-        )
+        why = f"they share {column}, or ask nearly what others of it ask" if way == "group" else (
+            "each asks nearly what another asks; --alike 0.95 looks closer, 1 parts all that is "
+            "not equal"
+        )  # fmt: skip
+        out.print(f"{done.largest:,} rows are one group, which stays together: {why}")
     for name in done.empty:
         out.print(f"no row fell into {name}: too few groups, or rows that keep the split they have")
     if done.num_left_out:
@@ -175,7 +176,8 @@ def select(
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="limit=1000; sample=random or diverse (as many of every kind); order=EXPRESSION "
+            help="limit=1000 (chosen by hash; with order= the first); sample=random or diverse (as "
+            "many of every kind); order=EXPRESSION "
             "(the smallest first); split=train (others stay as they are); name=NEW; run=RUN (what "
             "it noted of its rows can be asked for: loss, confidence, variability, and learning, "
             "which is easy, ambiguous, hard or unseen).",

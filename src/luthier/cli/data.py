@@ -235,7 +235,14 @@ def _mapped(columns: list[str]) -> dict[str, str]:
     for pair in given:
         if not all(pair.partition("=")):
             raise ConfigError(f"is {pair!r}", where="--map", accepted="FIELD=COLUMN")
-    return {new.strip(): old.strip() for new, _, old in (pair.partition("=") for pair in given)}
+    found: dict[str, str] = {}
+    for new, _, old in (pair.partition("=") for pair in given):
+        if new.strip() in found or old.strip() in found.values():
+            accepted = "each field and each column once"
+            raise ConfigError(f"names {new.strip()}={old.strip()} besides another", where="--map",
+                              accepted=accepted)  # fmt: skip
+        found[new.strip()] = old.strip()
+    return found
 
 
 def _print_versions(versions: "Sequence[Version]", tags: "Callable[[Version], list[str]]") -> None:
@@ -250,6 +257,8 @@ def _print_versions(versions: "Sequence[Version]", tags: "Callable[[Version], li
 
 def _described(version: "Version") -> str:
     parts = [f"{number:,} {split}" for split, number in version.splits.items()]
+    if version.num_unparted:
+        parts.append(f"{version.num_unparted:,} not parted yet, to learn from")
     said = f" ({', '.join(parts)})" if parts else ""
     return f"{version.num_rows:,} rows{said}, SHA-256 {version.sha256[:12]}"
 

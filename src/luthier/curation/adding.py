@@ -55,10 +55,8 @@ def add_files(
         def rows() -> Iterator[NewRow]:
             for kept in datasets.content(after).rows() if after else ():
                 yield NewRow(kept.fields, kept.split, kept.origin)
-            # Behind rows that are parted, those that say no split are to learn from.
-            default: Split | None = "train" if after and after.splits else None
             for split, file in found:
-                yield from _rows_of(file, split or default, columns)
+                yield from _rows_of(file, split, columns)
 
         origin = Origin("add", parents[-1].reference if parents else "", details)
         return datasets.add(name, rows(), origin)

@@ -135,7 +135,7 @@ def decide(
     decisions = _by_id(content, decisions, version.reference)
     chosen = {row_id: d for row_id, d in decisions.items() if d.is_accepted}
     if not decisions:
-        raise ConfigError("nothing is decided", where=version.reference)
+        raise ConfigError("nothing is accepted or rejected", where=version.reference)
     parent = datasets.log(target)[-1] if target in datasets.names() else None
 
     def grown() -> Iterator[NewRow]:

@@ -40,19 +40,19 @@ def export_version(
         raise ConfigError(
             f"ends in {place.suffix or 'nothing'}", where=str(place), accepted=accepted
         )
-    if split and split not in version.splits:
+    if split and not version.rows_in(split):
         accepted = ", ".join(version.splits) or "none: the version is not parted"
         raise ConfigError(f"has no {split} rows", where=version.reference, accepted=accepted)
 
     def rows() -> Iterator[KeptRow]:
-        return (row for row in content.rows() if split in ("", row.split))
+        return (row for row in content.rows() if split in ("", content.split_of(row)))
 
     with atomic_file(place) as unfinished:
         if layout:
             _write_layout(layout, version, rows(), unfinished)
         else:
             writer(rows, unfinished)
-    return version.splits[split] if split else version.num_rows
+    return version.rows_in(split) if split else version.num_rows
 
 
 def _write_layout(layout: str, version: Version, rows: Iterator[KeptRow], place: Path) -> None:

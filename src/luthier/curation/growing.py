@@ -94,7 +94,7 @@ class Grown:
 
 def check_parted(version: Version) -> None:
     """Raise ConfigError where rows have no split yet."""
-    if not version.splits.get("train"):
+    if not version.rows_in("train"):
         raise ConfigError(
             "is not parted yet", where=version.reference,
             advice=f"first: luthier data split {version.reference}; what is made from a row that "
@@ -153,7 +153,7 @@ class _Task:
 
 
 def _tasks(content: Content, growth: Growth) -> Iterator[_Task]:
-    own = [r for r in content.rows() if r.split == "train" and MARK not in r.fields]
+    own = [r for r in content.rows() if content.split_of(r) == "train" and MARK not in r.fields]
     own.sort(key=lambda row: sha256(f"grow\0{row.id}".encode()).digest())
     chosen = own[: growth.limit]
     for i, row in enumerate(chosen):
@@ -300,6 +300,8 @@ def _unlike(
     for number, (row, fields, asked, said) in enumerate(right, len(held)):
         if int(groups[number]) in held_groups:
             dropped["near a held-out row"] += 1
+        elif asked in known and growth.way != "answer":
+            dropped["asking what a row that is there asks"] += 1
         elif said in known.get(asked, ()):
             dropped["as a row that is there"] += 1
         else:

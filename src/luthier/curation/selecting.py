@@ -8,18 +8,18 @@ hashes: the same ones, whatever else is there.
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from luthier.curation.cartography import Learnt
 from luthier.curation.looking import Growing, Spool, answer_of, question_of
-from luthier.data import Example, Place, Row, example_key, example_of, prompt_key
+from luthier.data import Example, Place, Row, Split, example_key, example_of, prompt_key
 from luthier.errors import ConfigError
 from luthier.runs import Content, Datasets, KeptRow, NewRow, Origin, Version
 
@@ -44,7 +44,8 @@ class Selection:
     """Expression that is true of rows to be kept; all, where there is none."""
     limit: int | None = None
     sample: str = "random"
-    """Which of more than the limit: random, or diverse, as many of every kind of text."""
+    """Which of more than the limit: random, or diverse, as many of every kind of text. Of rows in
+    an order those that come first, unless diverse ones are wanted."""
     order: str = ""
     """Expression by whose value rows are put in order, the smallest first: a curriculum."""
     split: str = ""
@@ -58,8 +59,11 @@ class Selection:
             raise ConfigError(f"is {self.sample!r}", where="sample", accepted="random or diverse")
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"is {self.limit}", where="limit", accepted="1 or more")
+        if self.split not in ("", *get_args(Split)):
+            accepted = ", ".join(get_args(Split))
+            raise ConfigError(f"is {self.split!r}", where="split", accepted=accepted)
         for where, text in (("where", self.where), ("order", self.order)):
-            expression(text, where)
+            Expression(text or "true", where)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,24 +215,27 @@ def _shared_out(total: int, weights: npt.NDArray[np.float64]) -> list[int]:
 
 def rows_where(content: Content, where: str) -> Iterator[KeptRow]:
     """Rows of which an expression is true. Raises ConfigError."""
-    ask = expression(where, "where")
-    return (row for row in content.rows() if ask(row))
+    asked = Expression(where, "where")
+    yield from (row for row in content.rows() if asked.of(row, content.split_of(row)))
+    asked.check()
 
 
 def _true(content: Content, selection: Selection) -> Positions:
     """Positions of rows of the split of which the expression is true."""
-    ask = expression(selection.where, "where", selection.learnt) if selection.where else None
+    asked = Expression(selection.where or "true", "where", selection.learnt)
     found = Growing(np.int64)
     for row in content.rows():
-        if selection.split in ("", row.split) and (ask is None or ask(row)):
+        if selection.split in ("", content.split_of(row)) and asked.of(row, content.split_of(row)):
             found.extend([row.position - 1])
+    asked.check()
     positions: Positions = found.array
     return positions
 
 
 def _limited(content: Content, positions: Positions, selection: Selection) -> Positions:
-    if selection.limit is None or len(positions) <= selection.limit:
-        return positions
+    is_ordered = bool(selection.order) and selection.sample == "random"
+    if selection.limit is None or len(positions) <= selection.limit or is_ordered:
+        return positions  # of ordered rows the first are taken
     if selection.sample == "diverse":
         return _diverse(content, positions, selection.limit)
     ranks = _hashes((f"limit\0{row.id}" for row in _at(content, positions)), len(positions))
@@ -264,13 +271,14 @@ def _ordered(content: Content, positions: Positions, selection: Selection) -> Po
     """By the value of an expression, what has none last."""
     if not selection.order:
         return positions
-    ask = expression(selection.order, "order", selection.learnt)
-    values = [ask(row) for row in _at(content, positions)]
+    asked = Expression(selection.order, "order", selection.learnt)
+    values = [asked.of(row, content.split_of(row)) for row in _at(content, positions)]
+    asked.check()
     try:
         order = sorted(range(len(values)), key=lambda i: (values[i] is None, values[i]))
     except TypeError as error:
         raise ConfigError(f"cannot be put in order: {error}", where="order") from None
-    return positions[order]
+    return positions[order][: selection.limit]
 
 
 class Shelf:
@@ -312,7 +320,7 @@ def _in_place(
     for row in content.rows():
         if is_chosen[row.position - 1]:
             yield shelf.take(0, next(waiting)) if selection.order else _as_it_is(row)
-        elif selection.split not in ("", row.split):
+        elif selection.split not in ("", content.split_of(row)):
             yield _as_it_is(row)
 
 
@@ -350,34 +358,59 @@ def _how_learnt(example: Example | None, learnt: Mapping[str, Learnt]) -> dict[s
     return {"learning": found.learning, **{name: getattr(found, name) for name in MEASURED}}
 
 
-def expression(
-    text: str, where: str, learnt: Mapping[str, Learnt] | None = None
-) -> Callable[[KeptRow], Any]:
-    """What an expression says of a row. Raises ConfigError when it is none."""
-    from jinja2 import StrictUndefined, TemplateError
-    from jinja2.sandbox import SandboxedEnvironment
+class Expression:
+    """What an expression says of rows. A name that a row lacks is not defined there."""
 
-    environment = SandboxedEnvironment(undefined=StrictUndefined)
-    try:
-        compiled = environment.compile_expression(text or "true", undefined_to_none=False)
-    except TemplateError as error:
-        raise ConfigError(f"is no expression: {error}", where=where) from None
+    def __init__(self, text: str, where: str, learnt: Mapping[str, Learnt] | None = None) -> None:
+        """Raises ConfigError when the text is no expression."""
+        from jinja2 import TemplateError, meta
+        from jinja2.exceptions import SecurityError
+        from jinja2.sandbox import SandboxedEnvironment
 
-    def ask(row: KeptRow) -> Any:
-        example = _example(row)
-        known = {"split": row.split, "origin": row.origin, **_said(example)}
-        if learnt is not None:
-            known |= _how_learnt(example, learnt)
+        class Guarded(SandboxedEnvironment):
+            """What the sandbox refuses is an error at once, not something undefined."""
+
+            def unsafe_undefined(self, obj: Any, attribute: str) -> Any:
+                raise SecurityError(f"{attribute} is not for expressions")
+
+        environment = Guarded()
+        self._text, self._where, self._learnt = text, where, learnt
         try:
-            found = compiled(**{**known, **row.fields})
-            # What is missing is told when it is looked at.
+            self._compiled = environment.compile_expression(text, undefined_to_none=False)
+            names = meta.find_undeclared_variables(environment.parse(f"{{{{ {text} }}}}"))
+        except TemplateError as error:
+            raise ConfigError(f"is no expression: {error}", where=where) from None
+        self._unseen = names - environment.globals.keys()
+        self._fields: dict[str, None] = {}
+
+    def of(self, row: KeptRow, split: Split | None) -> Any:
+        """Its value for a row that counts to a split. Raises ConfigError where it fails."""
+        from jinja2 import TemplateError, Undefined
+
+        example = _example(row)
+        known = {"split": split, "origin": row.origin, **_said(example)}
+        if self._learnt is not None:
+            known |= _how_learnt(example, self._learnt)
+        known |= row.fields
+        self._unseen -= known.keys()
+        if self._unseen:
+            self._fields |= dict.fromkeys(known)
+        try:
+            found = self._compiled(**known)
+            if isinstance(found, Undefined):
+                return None
             return found if _can_be_ordered(found) else bool(found)
         except (TemplateError, TypeError, ValueError, ArithmeticError) as error:
-            fields = ", ".join([*row.fields, *known])
-            raise ConfigError(f"{where} fails: {error}", where=row.origin,
-                              accepted=f"the fields {fields}") from None  # fmt: skip
+            raise ConfigError(f"{self._where} fails: {error}", where=row.origin,
+                              accepted=f"the fields {', '.join(known)}") from None  # fmt: skip
 
-    return ask
+    def check(self) -> None:
+        """Raise ConfigError where a name stood in none of the rows that were asked."""
+        if self._unseen and self._fields:
+            raise ConfigError(
+                f"{self._where} fails: no row has {min(self._unseen)}", where=self._text,
+                accepted=f"the fields {', '.join(self._fields)}",
+            )  # fmt: skip
 
 
 def _can_be_ordered(value: Any) -> bool:

@@ -245,7 +245,12 @@ def _chosen(
     """Split of each group that waits for one."""
     found = np.zeros(len(groups.starts), np.uint8)
     places = np.array([_place(key) for key in groups.least(rows.keys.array).tolist()])
-    if shares.by in ("hash", "group"):
+    if shares.by == "group":
+        order = waiting[np.argsort(places[waiting], kind="stable")]
+        for group, split in zip(order, _fitting(groups.sizes[order], wanted), strict=True):
+            found[group] = SPLITS.index(split)
+        return found
+    if shares.by == "hash":
         ends = [wanted["test"], wanted["test"] + wanted["validation"]]
         numbers = np.array([SPLITS.index(split) for split in IN_ORDER], np.uint8)
         return numbers[np.searchsorted(ends, places, "right")]
@@ -298,6 +303,17 @@ def _in_order(sizes: Numbers, wanted: dict[str, float], owed: dict[str, float]) 
         if waiting:
             owed[waiting[0]] -= size
         yield waiting[0] if waiting else "train"
+
+
+def _fitting(sizes: Numbers, wanted: dict[str, float]) -> Iterator[Split]:
+    """Each group is held out where its split lacks half its rows or more: none much exceeds it."""
+    splits: tuple[Split, ...] = HELD_OUT
+    lacking = {split: wanted[split] * int(sizes.sum()) for split in splits}
+    for size in sizes.tolist():
+        chosen = next((split for split in splits if lacking[split] >= size / 2), None)
+        if chosen:
+            lacking[chosen] -= size
+        yield chosen or "train"
 
 
 def _time(value: str) -> tuple[int, float, str]:

@@ -108,11 +108,20 @@ def parse_line(place: Place, line: bytes, report: Report) -> dict[str, Any] | No
         found = f"is broken JSON at column {error.colno}: {error.msg}"
         report(Finding(place, "broken-json", "", found, "one JSON object a line"))
         return None
-    except (_NotPlainError, RecursionError) as error:
-        found = f"holds {error}" if isinstance(error, _NotPlainError) else "is nested too deeply"
+    except (ValueError, RecursionError) as error:
+        found = _not_plain(error)
         report(Finding(place, "broken-json", "", found, "plain JSON, each key once in an object"))
         return None
     return _object(place, value, report)
+
+
+def _not_plain(error: Exception) -> str:
+    """What is wrong with JSON that is none of ours."""
+    if isinstance(error, _NotPlainError):
+        return f"holds {error}"
+    # Python reads whole numbers of at most so many digits.
+    is_deep = isinstance(error, RecursionError)
+    return "is nested too deeply" if is_deep else "holds a number of thousands of digits"
 
 
 class _NotPlainError(ValueError):

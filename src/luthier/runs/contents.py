@@ -120,6 +120,10 @@ class Content:
                     yield from _kept(batch, position)
                     position += batch.num_rows
 
+    def split_of(self, row: KeptRow) -> Split | None:
+        """The split a row counts to: where others are parted, one that is not is learnt from."""
+        return row.split or ("train" if self.summary.splits else None)
+
     def row(self, row_id: str) -> KeptRow | None:
         """The first row with this id, or with the only id that begins like this."""
         begun = row_id.lower()

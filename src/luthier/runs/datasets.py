@@ -55,6 +55,15 @@ class Version:
         """How it is referred to."""
         return f"{self.name}@{self.number}"
 
+    @property
+    def num_unparted(self) -> int:
+        """Rows that stay in no split yet, beside those that do: they are learnt from."""
+        return self.num_rows - sum(self.splits.values()) if self.splits else 0
+
+    def rows_in(self, split: str) -> int:
+        """Rows that count to a split."""
+        return self.splits.get(split, 0) + (self.num_unparted if split == "train" else 0)
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
