@@ -253,3 +253,14 @@ def test_decisions_that_are_none_are_refused(tmp_path: Path) -> None:
         read_decisions(wrong)
     assert "wrong.jsonl:1 has the fields row" in str(raised.value)
     assert datasets.names() == ["waiting"]
+
+
+def test_requests_that_failed_say_why(tmp_path: Path) -> None:
+    lines: list[dict[str, Any]] = [
+        {"request": {"messages": ASKED}, "response": None, "error": {"code": "batch_expired"}},
+        {"custom_id": "r", "response": None, "error": {"code": "batch_expired"}},
+        exchange(1),
+    ]
+    log = log_of(tmp_path, "log.jsonl", lines)
+    done = import_logs(Datasets(tmp_path / "workspace"), "waiting", [log])
+    assert [str(f).count("batch_expired") for f in done.left_out] == [1, 1]

@@ -363,3 +363,9 @@ def test_checks_are_chosen_by_name(tmp_path: Path) -> None:
         Options(only=["refusal"])
     with pytest.raises(ConfigError, match="alike"):
         Options(alike=1.2)
+
+
+def test_regions_that_are_none_are_refused() -> None:
+    assert Options(region="GB").region == "GB"
+    with pytest.raises(ConfigError, match="'UK'; expected a country's two letters"):
+        Options(region="UK")

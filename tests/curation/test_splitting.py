@@ -332,3 +332,18 @@ def test_groups_keep_the_share_that_was_asked_for(tmp_path: Path) -> None:
     for kept_row in datasets.content(done.version).rows():
         by_user.setdefault(kept_row.fields["user"], set()).add(kept_row.split)
     assert all(len(splits) == 1 for splits in by_user.values())
+
+
+def test_rows_are_grouped_by_any_plain_column(tmp_path: Path) -> None:
+    datasets, version = kept(tmp_path, [row(i) for i in range(40)])
+    done = split_version(datasets, version, Shares(by="group", column="label", alike=1.0))
+    by = by_split(datasets, done.version)
+    assert all(
+        len({r["label"] for r in rows}) == 1 for split, rows in by.items() if split != "train"
+    )
+
+
+def test_a_version_mixed_with_itself_counts_once(tmp_path: Path) -> None:
+    datasets, version = kept(tmp_path, [row(i) for i in range(10)])
+    mixed, _ = mix_versions(datasets, "mixed", [Part(version), Part(version)])
+    assert mixed.details["parts"] == {version.reference: 20}

@@ -207,3 +207,20 @@ def test_a_key_that_stands_twice_is_said(tmp_path: Path) -> None:
     rows, (finding,) = read(path)
     assert len(rows) == 1
     assert str(finding).startswith(f"{path}:2 holds the key 'label' twice; expected plain JSON")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [("9" * 5000, "thousands of digits"), ("[" * 100_000, "nested too deeply")],
+)
+def test_numbers_of_thousands_of_digits_and_deep_nesting_are_said(
+    tmp_path: Path, value: str, said: str
+) -> None:
+    lines, array = tmp_path / "rows.jsonl", tmp_path / "rows.json"
+    lines.write_text(f'{{"text": {value}}}')
+    array.write_text(f'[{{"text": {value}}}]')
+    findings: list[Finding] = []
+    assert list(read_rows(lines, findings.append)) == []
+    assert said in str(findings[0])
+    with pytest.raises(DataError, match=said):
+        list(read_rows(array, findings.append))

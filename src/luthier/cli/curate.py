@@ -104,7 +104,9 @@ def fix(
     with Counted(out, "rows", version.num_rows) as counted:
         done = fix_version(datasets, version, problems, options, counted.show)
     for name, number in done.touched.items():
-        out.print(f"{name}: {number:,} rows")
+        spared = done.spared.get(name, 0)
+        said = f"; {spared:,} test rows stay as they are, for models are judged by them"
+        out.print(f"{name}: {number:,} rows{said if spared else ''}")
     said = "" if done.is_new else ", as before: nothing was changed"
     out.print(f"{done.version.reference}  {done.version.num_rows:,} rows{said}")
 

@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -74,8 +75,21 @@ class Options:
         if unknown:
             accepted = ", ".join(("format", *CHECKS))
             raise ConfigError(f"is {unknown[0]!r}", where="check", accepted=accepted)
+        if self.region is not None and self.region not in regions():
+            raise ConfigError(
+                f"is {self.region!r}", where="region",
+                accepted="a country's two letters as ISO 3166 has them, such as GB or DE",
+            )  # fmt: skip
         if not 0.3 <= self.alike < 1:
             raise ConfigError(f"is {self.alike}", where="alike", accepted="0.3 to 0.99")
+
+
+@cache
+def regions() -> frozenset[str]:
+    """Countries whose telephone numbers are known."""
+    from phonenumbers import SUPPORTED_REGIONS
+
+    return frozenset(SUPPORTED_REGIONS)
 
 
 def read_options(settings: Sequence[str]) -> Options:

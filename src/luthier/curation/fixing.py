@@ -5,6 +5,7 @@ Nothing is changed in place. What each rule did to which rows is part of the new
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +32,8 @@ class Fixed:
     is_new: bool
     touched: Mapping[str, int]
     """Problem -> rows that its rule changed or left out."""
+    spared: Mapping[str, int]
+    """Problem -> test rows that have it, and stay: they are what models are judged by."""
 
 
 @dataclass
@@ -45,6 +48,8 @@ class _Plan:
     changed: dict[int, list[str]] = field(default_factory=dict)
     suggested: Mapping[int, str] = field(default_factory=dict)
     """Position -> the label that it is to have."""
+    spared: Counter[str] = field(default_factory=Counter)
+    """Problem -> test rows that have it."""
 
 
 def fix_version(
@@ -87,7 +92,7 @@ def fix_version(
     # The rows are gone through before the record is written, so it holds all that was touched.
     details: dict[str, Any] = {"rules": names, "rows": counts, "ids": touched}
     new, is_new = datasets.add(version.name, rows(), Origin("fix", version.reference, details))
-    return Fixed(new, is_new, counts)
+    return Fixed(new, is_new, counts, plan.spared)
 
 
 def _chosen(checked: Checked, names: Sequence[str], version: Version) -> list[Problem]:
@@ -113,6 +118,7 @@ def _plan(
         for position in problem.positions.tolist():
             is_guess = problem.fix == "drop" or RULES[problem.name] is _relabelled
             if position in held_out and is_guess:
+                plan.spared[problem.name] += 1
                 continue
             if problem.fix == "drop":
                 plan.dropped.setdefault(position, problem.name)

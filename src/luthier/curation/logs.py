@@ -177,6 +177,8 @@ def _batched(fields: Fields) -> Answered | None:
     if fields.get("error"):
         raise _NoneError(f"failed: {fields['error']}")
     response = fields["response"]
+    if not response:
+        raise _NoneError("was not answered")
     if response.get("status_code", 200) != 200:
         raise _NoneError(f"failed with {response['status_code']}")
     request: Any = fields.get("request") or {}
@@ -188,6 +190,10 @@ def _batched(fields: Fields) -> Answered | None:
 def _exchanged(fields: Fields) -> Answered | None:
     """A server's own log: request and response as they were."""
     response = fields["response"]
+    if not response:
+        raise _NoneError(
+            f"failed: {fields['error']}" if fields.get("error") else "was not answered"
+        )
     read = _responses if response.get("object") == "response" else _chat
     return read(fields["request"], response, str(fields.get("id") or response.get("id") or ""))
 
@@ -308,7 +314,7 @@ def _attributes(given: Any) -> Fields:
 KINDS = (
     Kind(
         "OpenAI batch output",
-        lambda f: "response" in f and "body" in (f["response"] or {}),
+        lambda f: "response" in f and ("custom_id" in f or "body" in (f["response"] or {})),
         _batched,
     ),
     Kind("request and response", lambda f: {"request", "response"} <= f.keys(), _exchanged),

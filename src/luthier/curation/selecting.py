@@ -8,6 +8,7 @@ hashes: the same ones, whatever else is there.
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -130,8 +131,11 @@ def mix_versions(
     wanted = size or sum(map(len, mixture.learnt))
     counts = _shared_out(wanted, weights)
     named = [part.version.reference for part in parts]
+    taken = Counter[str]()
+    for reference, count in zip(named, counts, strict=True):
+        taken[reference] += count
     details = {
-        "parts": dict(zip(named, counts, strict=True)), "temperature": temperature, "size": wanted,
+        "parts": dict(taken), "temperature": temperature, "size": wanted,
         "left out": mixture.num_left_out,
     }  # fmt: skip
     with Shelf() as shelf:

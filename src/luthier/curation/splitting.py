@@ -197,9 +197,11 @@ def _value(row: Seen, shares: Shares) -> str:
         return "\0".join(row.example.labels) if isinstance(row.example, Labelled) else ""
     if not shares.column:
         return ""
-    value = row.example.slices.get(shares.column)
+    columns = {name: str(value) for name, value in row.fields.items()
+               if isinstance(value, str | int | float)}  # fmt: skip
+    value = columns.get(shares.column)
     if value is None:
-        known = ", ".join(sorted(row.example.slices)) or "none: rows have no other columns"
+        known = ", ".join(sorted(columns)) or "none: rows have no plain columns"
         raise ConfigError(f"has no {shares.column}", where=row.place, accepted=known)
     if shares.by == "time" and not ISO.match(value) and _number(value) is None:
         accepted = "a number, or a date as ISO 8601 writes it: 2026-11-22"

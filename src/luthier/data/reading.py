@@ -196,8 +196,9 @@ def _decode(path: Path) -> str:
 
 def _read_json(path: Path, report: Report) -> Iterator[Row]:
     """Rows of one JSON array; a place counts rows from 1, since lines mean nothing here."""
+    text = _decode(path)
     try:
-        values = DECODER.decode(_decode(path))
+        values = DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise DataError(
             f"is broken JSON at column {error.colno}: {error.msg}",
@@ -205,8 +206,8 @@ def _read_json(path: Path, report: Report) -> Iterator[Row]:
             accepted="an array of objects",
             advice="name it .jsonl if it holds one object a line",
         ) from error
-    except (_NotPlainError, RecursionError) as error:
-        raise DataError(f"holds {error or 'too deep a nesting'}", where=str(path)) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(_not_plain(error), where=str(path)) from error
     if not isinstance(values, list) or not values:
         raise DataError(
             f"holds a JSON {type(values).__name__}" if values else "holds no row",
