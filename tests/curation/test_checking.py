@@ -10,7 +10,7 @@ import pytest
 
 from luthier.curation import CHECKS, Checked, FileSource, Options, as_json, check_rows, data_report
 from luthier.data import Split
-from luthier.errors import ConfigError
+from luthier.errors import ConfigError, DataError
 from luthier.report import render_data_page
 
 TOPICS = (
@@ -369,3 +369,9 @@ def test_regions_that_are_none_are_refused() -> None:
     assert Options(region="GB").region == "GB"
     with pytest.raises(ConfigError, match="'UK'; expected a country's two letters"):
         Options(region="UK")
+
+
+def test_files_without_a_row_are_no_success(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("prompt,completion\n")
+    with pytest.raises(DataError, match=r"rows.csv: holds no row"):
+        check_rows(FileSource({None: [tmp_path / "rows.csv"]}))

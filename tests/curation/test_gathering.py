@@ -123,9 +123,11 @@ def web(tmp_path: Path) -> Iterator[str]:
 @pytest.mark.enable_socket
 def test_rows_come_over_http(tmp_path: Path, web: str) -> None:
     assert [f for f, _, _ in rows_of(tmp_path, f"{web}/rows.jsonl")] == ROWS
-    for name in ("nothing", "forbidden"):
-        with pytest.raises(LuthierError, match="cannot be fetched"):
+    for name, status in (("nothing", 404), ("forbidden", 403)):
+        with pytest.raises(LuthierError, match=f"cannot be fetched: status {status}"):
             rows_of(tmp_path, f"{web}/{name}.jsonl")
+    with pytest.raises(LuthierError, match="cannot be fetched: ConnectionRefusedError"):
+        rows_of(tmp_path, "http://127.0.0.1:9/rows.jsonl")
 
 
 @pytest.mark.enable_socket
@@ -147,6 +149,7 @@ def test_what_an_address_says_in_secret_is_not_kept(tmp_path: Path, web: str) ->
         ("nowhere://bucket/rows.jsonl", "expected https://, s3://, gs://, hf:ORG/NAME or a file"),
         ("memory://bucket/nothing", "nothing"),
         ("empty", "holds no rows"),
+        ("", "is empty; expected a file, folder or address"),
         ("nothing.jsonl", "does not exist"),
     ],
 )

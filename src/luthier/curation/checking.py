@@ -37,7 +37,7 @@ from luthier.curation.privacy import mask
 from luthier.curation.private import PrivateCheck
 from luthier.curation.problems import MAX_CASES, Case, Check, Kind, Problem, Severity, problem_of
 from luthier.data import Finding
-from luthier.errors import ConfigError
+from luthier.errors import ConfigError, DataError
 
 CHECKS = (
     "overlap", "private", "doubtful-labels", "labels", "refusals", "copied-answers",
@@ -177,6 +177,8 @@ def check_rows(
             clock.shown(checks.values(), block)
             observe(counts.total())
         problems = [*unreadable.problems()]
+        if not counts and not problems:
+            raise DataError("holds no row", where=source.named, accepted="one row or more")
         for check in checks.values():
             with clock.running(check.name):
                 problems += check.problems()

@@ -51,6 +51,8 @@ def gathered(
         ConfigError: nothing that can be fetched, or what it needs is not installed.
         DataError: a folder holds no rows, or an address nothing.
     """
+    if "" in sources:
+        raise ConfigError("is empty", where="file", accepted="a file, folder or address")
     with tempfile.TemporaryDirectory(prefix="luthier-") as folder:
         found: list[Gathered] = []
         for number, source in enumerate(sources):
@@ -120,7 +122,7 @@ def _fetched(source: str, folder: Path, observe: Callable[[str], None]) -> list[
     except LuthierError:
         raise
     except Exception as error:  # every file system has errors of its own
-        said = str(error).replace(source, named) or type(error).__name__
+        said = _cause(error).replace(source, named)
         raise DataError(f"cannot be fetched: {said}", where=named) from error
     if not found:
         accepted = f"files of rows ({', '.join(READERS)})"
@@ -142,6 +144,16 @@ def _without_query(path: str) -> str:
 
 def _kind(path: str) -> str:
     return kind_of(Path(_without_query(path)))
+
+
+def _cause(error: BaseException) -> str:
+    """What is behind an error: file systems name the address alone, and keep the cause inside."""
+    while inner := error.__cause__ or error.__context__:
+        error = inner
+    status = getattr(error, "status", None)
+    if isinstance(status, int):
+        return f"status {status}"
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _before_wildcards(path: str) -> str:

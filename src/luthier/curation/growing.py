@@ -127,6 +127,7 @@ def grow_version(
     new = _unlike(content, made, growth, dropped)
     if not new:
         said = ", ".join(f"{number} {reason}" for reason, number in dropped.items())
+        said += f" ({kept.trouble})" if kept.trouble else ""
         raise ConfigError(f"no new row came of it: {said}", where=version.reference)
 
     def rows() -> Iterator[NewRow]:
@@ -317,6 +318,8 @@ class _Answers:
         name = sha256(teacher.name.encode()).hexdigest()[:16]
         self._place, self._teacher, self._at_once = folder / f"{name}.jsonl", teacher, at_once
         folder.mkdir(parents=True, exist_ok=True)
+        self.trouble = ""
+        """Why the teacher failed last."""
         self._known: dict[str, str] = {}
         if self._place.is_file():
             for line in self._place.read_text(encoding="utf-8").splitlines():
@@ -339,7 +342,8 @@ class _Answers:
             return self._known[key]
         try:
             said = self._teacher.answer(task.messages)
-        except TeacherError:
+        except TeacherError as error:
+            self.trouble = str(error)
             return None
         # One write, which the system appends whole.
         with self._place.open("a", encoding="utf-8") as file:

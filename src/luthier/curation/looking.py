@@ -73,6 +73,11 @@ class Seen:
 class RowSource:
     """Rows to be checked, and what is wrong with those that are none."""
 
+    @property
+    def named(self) -> str:
+        """What they are rows of."""
+        raise NotImplementedError
+
     def rows(self, report: Report) -> Iterator[tuple[Row, str, Split | None]]:
         """Each row, the place to name, and the split it stays in."""
         raise NotImplementedError
@@ -83,6 +88,11 @@ class FileSource(RowSource):
     """Rows of files, by split; None is for rows that are not parted."""
 
     files: Mapping[Split | None, Sequence[Path]]
+
+    @property
+    def named(self) -> str:
+        """The files."""
+        return ", ".join(str(path) for paths in self.files.values() for path in paths)
 
     def rows(self, report: Report) -> Iterator[tuple[Row, str, Split | None]]:
         """Rows of all files, one after another."""
@@ -98,6 +108,11 @@ class VersionSource(RowSource):
 
     content: Content
     reference: str
+
+    @property
+    def named(self) -> str:
+        """The version."""
+        return self.reference
 
     def rows(self, report: Report) -> Iterator[tuple[Row, str, Split | None]]:
         """Rows in order; places name the version's row, and where it came from."""
