@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 import pytest
 import typer
@@ -35,6 +35,10 @@ def told(kind: Any) -> str:
     names = {str: "text", int: "whole number", float: "number", Path: "path", type(None): "null"}
     if kind in names:
         return names[kind]
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return f"`{kind.model_fields['type'].default}`"
+    if get_origin(kind) is Annotated:
+        return told(get_args(kind)[0])
     if str(get_origin(kind)) == "typing.Literal":
         return " or ".join(f"`{value}`" for value in get_args(kind))
     if get_origin(kind) is tuple:
@@ -58,21 +62,24 @@ def default(value: Any) -> str:
     return {None: "none", "": "empty"}.get(value, f"`{value}`")
 
 
-def sections(recipe: type[BaseModel]) -> Iterator[str]:
-    """One table a section of the recipe."""
+def sections(recipe: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """One table a section of the recipe, those within it after it."""
     for name, kind in (
-        (n, arm) for n, f in recipe.model_fields.items() for arm in arms(f.annotation)
+        (f"{prefix}{n}", arm) for n, f in recipe.model_fields.items() for arm in arms(f.annotation)
     ):
         title = f"{name}: {kind_of(kind)}" if kind_of(kind) else name
         yield f"\n## {title}\n\n{kind.__doc__}\n\n| Field | Takes | Default | |\n"
         yield "|---|---|---|---|\n"
         for leaf, content in kind.model_fields.items():
+            if arms(content.annotation):
+                continue
             takes = told(content.annotation).replace("|", "\\|") + limits(content.metadata)
             start = "required" if content.is_required() else default(content.default)
             ruled = f"{name}.{leaf}" in RULES and content.default == "auto"
             about = " ".join((content.description or "").split())
             about += " Decided by a rule." if ruled else ""
             yield f"| `{leaf}` | {takes} | {start} | {about} |\n"
+        yield from sections(kind, f"{name}.")
 
 
 def recipe_page() -> str:

@@ -34,7 +34,7 @@ def test_what_was_written_is_read_back_to_the_last_bit(
     result = SystemResult(
         made.name, made.kind, predictions, made.scores, made.estimates, seconds, seconds
     )
-    assert from_json(to_json(result)) == result
+    assert from_json(to_json(result), SystemResult) == result
 
 
 def test_half_a_surrogate_in_an_answer_survives() -> None:
@@ -43,14 +43,15 @@ def test_half_a_surrogate_in_an_answer_survives() -> None:
     result = SystemResult("base", "zero_shot", (prediction,), made.scores, made.estimates, 1.0, 2.5)
     text = to_json(result)
     assert text.isascii()
-    assert from_json(text) == result
+    assert from_json(text, SystemResult) == result
 
 
 def broken_texts() -> list[str]:
     whole: dict[str, Any] = asdict(make_system("base", "zero_shot", {LOSS: [1.0]}))
     texts = ["", "{", "[]", "null", "[" * 100_000]
     texts += [
-        json.dumps({key: whole[key] for key in whole if key != left_out}) for left_out in whole
+        json.dumps({key: whole[key] for key in whole if key != left_out})
+        for left_out in whole.keys() - {"unscored"}
     ]
     return [*texts, json.dumps(whole | {"kind": "best"}), json.dumps(whole)[:-9]]
 
@@ -58,4 +59,4 @@ def broken_texts() -> list[str]:
 @pytest.mark.parametrize("text", broken_texts(), ids=range(len(broken_texts())))
 def test_a_damaged_record_is_an_error_that_says_what_to_do(text: str) -> None:
     with pytest.raises(EvaluationError, match=r"run/base\.json: .*delete it"):
-        from_json(text, where="run/base.json")
+        from_json(text, SystemResult, where="run/base.json")

@@ -217,3 +217,55 @@ def test_names_say_what_tells_systems_apart() -> None:
     assert name_of(System(model="x", instructions="a")) != name_of(
         System(model="x", instructions="b")
     )
+
+
+def test_graders_judge_and_other_scores_ask_nobody_again(folder: Path) -> None:
+    pytest.importorskip("openai", reason="the client of endpoints")
+    check = {"type": "string_check", "name": "right", "input": "{{sample.output_text}}",
+             "reference": "{{item.messages[1].content}}", "operation": "eq"}  # fmt: skip
+    scored = {"type": "score_model", "name": "liked", "model": "judge", "input": [
+        {"role": "user", "content": "{{sample.output_text}}"}]}  # fmt: skip
+
+    def answer(asked: Body) -> str:
+        if asked["model"] != "judge":
+            return knows(asked)
+        return "hm" if "Lima" in str(asked) else '{"result": 0.5}'
+
+    with serving(answer) as server:
+        prices = {"input_price": 2, "output_price": 10}
+        big = {"model": f"{server.url}#big", **prices}
+        other = {"model": f"{server.url}#small", "name": "other"}
+        judge = {"model": f"{server.url}#judge"}
+        asked = {"metrics": ["exact", "cost"], "graders": [check, scored], "judge": judge}
+        tried = try_systems(trial(big, other, evaluation=asked))
+        first, second = tried.result.systems
+        assert tried.result.primary == "right"
+        assert first.scores["right"] == (1.0,) * 6
+        assert sorted(first.scores["liked"], key=str) == [0.5] * 5 + [None]
+        # Each answer: 7 tokens asked at 2, 1 word at 10 a million.
+        assert first.scores["cost"] == (24.0,) * 6
+        assert second.estimates["cost"].value is None
+        assert first.unscored == {"liked": "1 of 6: the judge gave no number: 'hm'"}
+        page = tried.report.read_text("utf-8")
+        assert "liked could not judge 1 of 6" in page
+        before = len(server.asked)
+        again = try_systems(trial(big, other, evaluation={"metrics": ["chrf"], "judge": judge}))
+        assert again.result.primary == "chrf"
+        assert len(server.asked) == before
+
+
+def test_answers_that_were_given_before_a_scorer_raised_are_kept(folder: Path) -> None:
+    pytest.importorskip("openai", reason="the client of endpoints")
+    Path("own.py").write_text("def broken(sample, item):\n    return 1 / 0\n")
+    grader = {"type": "function", "name": "own", "path": "own:broken"}
+    with serving(knows) as server:
+        with pytest.raises(EvaluationError, match=r"none of 6 answers .*ZeroDivisionError"):
+            try_systems(trial(f"{server.url}#big", evaluation={"graders": [grader]}))
+        before = len(server.asked)
+        assert before == 6
+        Path("own.py").unlink()
+        fixed = {**grader, "path": "fixed:works"}
+        Path("fixed.py").write_text("def works(sample, item):\n    return 2\n")
+        tried = try_systems(trial(f"{server.url}#big", evaluation={"graders": [fixed]}))
+        assert tried.result.systems[0].estimates["own"].value == 2
+        assert len(server.asked) == before

@@ -10,7 +10,7 @@ from endpoint import Body, completion, serving
 from luthier.data import Chat
 from luthier.errors import ConfigError
 from luthier.evaluation import Prompt
-from luthier.pipeline.endpoints import Asked, Endpoint, EndpointPredictor, open_endpoint
+from luthier.pipeline.endpoints import Asked, Asking, Endpoint, EndpointPredictor, open_endpoint
 from tiny import chat
 
 pytest.importorskip("openai", reason="the client of endpoints")
@@ -21,7 +21,8 @@ ROWS = [
 
 
 def predictor(url: str, folder: Path, **more: Any) -> EndpointPredictor:
-    return EndpointPredictor("it", open_endpoint(url, "m"), Asked(max_tokens=5), folder, **more)
+    asking = Asking(open_endpoint(url, "m"), Asked(max_tokens=5), folder)
+    return EndpointPredictor("it", asking, **more)
 
 
 def question(asked: Body) -> str:
@@ -97,8 +98,8 @@ def test_what_can_never_be_answered_ends_the_work_and_keeps_the_rest(tmp_path: P
 
 def test_nobody_there_is_said(tmp_path: Path) -> None:
     alone = predictor("http://127.0.0.1:9/v1", tmp_path)
-    client = alone.endpoint.client.with_options(max_retries=0)
-    alone = replace(alone, endpoint=Endpoint("m", client))
+    client = alone.asking.endpoint.client.with_options(max_retries=0)
+    alone = replace(alone, asking=replace(alone.asking, endpoint=Endpoint("m", client)))
     with pytest.raises(ConfigError, match="cannot be reached"):
         alone.predict(ROWS[:1])
 

@@ -21,6 +21,17 @@ from luthier.evaluation.evaluating import (
     evaluate,
     run_system,
 )
+from luthier.evaluation.grading import (
+    Grade,
+    GradedScorer,
+    Item,
+    Means,
+    Own,
+    OwnError,
+    Said,
+    Sample,
+    build_graders,
+)
 from luthier.evaluation.prompting import (
     ALONE,
     NearestShots,
@@ -32,7 +43,7 @@ from luthier.evaluation.prompting import (
     with_shots,
 )
 from luthier.evaluation.ranking import RANKING_SCORERS
-from luthier.evaluation.recording import from_json, to_json
+from luthier.evaluation.recording import Answers, from_json, to_json
 from luthier.evaluation.refusing import REFUSES, SPEAKS_AS_AI
 from luthier.evaluation.replaying import (
     KEPT_OF_ANSWERS,
@@ -41,7 +52,14 @@ from luthier.evaluation.replaying import (
     recorded,
 )
 from luthier.evaluation.sampling import AveragedScorer, averaged, combine
-from luthier.evaluation.scorers import SCORERS, RowScorer, Scorer, TextScorer, build_scorers
+from luthier.evaluation.scorers import (
+    SCORERS,
+    PredictionScorer,
+    RowScorer,
+    Scorer,
+    TextScorer,
+    build_scorers,
+)
 from luthier.evaluation.searching import Embed, Search, VectorSearch, WordSearch, normalized
 from luthier.evaluation.separation import ClassMap, draw_map
 from luthier.evaluation.slices import Slices, slices_of
@@ -86,6 +104,7 @@ __all__ = [
     "REFUSES",
     "SCORERS",
     "SPEAKS_AS_AI",
+    "Answers",
     "AnyScorer",
     "AveragedScorer",
     "BM25Predictor",
@@ -96,8 +115,18 @@ __all__ = [
     "Estimate",
     "Embed",
     "EvaluationResult",
+    "Grade",
+    "GradedScorer",
+    "Item",
     "Kind",
+    "Means",
+    "Own",
+    "OwnError",
+    "Said",
+    "Sample",
+    "build_graders",
     "KEPT_OF_ANSWERS",
+    "PredictionScorer",
     "RowScorer",
     "Metric",
     "Observe",

@@ -61,6 +61,7 @@ def _ideal(example: Example) -> Prediction:
         target_loss=0.0,
         tool_calls=tuple((call.name, call.arguments) for call in example.target.tool_calls),
         seconds=0.0,
+        cost=0.0,
         rejected_loss=1.0 if isinstance(example, Preference) else None,
     )
 

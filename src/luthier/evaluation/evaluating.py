@@ -20,7 +20,8 @@ from luthier.evaluation.checks import (
 )
 from luthier.evaluation.comparing import compare, estimate, groups_of, perplexity
 from luthier.evaluation.deciding import RIVALS, decide, strongest_baseline
-from luthier.evaluation.scorers import Scorer
+from luthier.evaluation.grading import GradedScorer
+from luthier.evaluation.scorers import RowScorer
 from luthier.evaluation.statistics import holm
 from luthier.evaluation.values import (
     Comparison,
@@ -28,6 +29,7 @@ from luthier.evaluation.values import (
     EvaluationResult,
     Kind,
     Metric,
+    Prediction,
     Predictor,
     SystemResult,
     Verdict,
@@ -35,7 +37,7 @@ from luthier.evaluation.values import (
 from luthier.evaluation.wholes import WholeScorer, compare_whole, estimate_whole
 from luthier.recipe import Judging, settled
 
-AnyScorer = Scorer | WholeScorer
+AnyScorer = RowScorer | WholeScorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ def run_system(
     when a metric cannot judge any of them.
     """
     check_examples(examples)
-    by_row = [scorer for scorer in scorers if not isinstance(scorer, WholeScorer)]
+    by_row = [s for s in scorers if not isinstance(s, WholeScorer | GradedScorer)]
     check_scorable(by_row, examples)
     groups = groups_of(examples, evaluation)
     observe(SystemStarted(predictor.name, len(examples)))
@@ -90,6 +92,12 @@ def run_system(
         )
         for scorer in by_row
     }
+    unscored: dict[str, str] = {}
+    for scorer in scorers:
+        if isinstance(scorer, GradedScorer):
+            found, why = _grades(scorer, predictions, examples)
+            scores[scorer.metric.name] = found
+            unscored |= {scorer.metric.name: why} if why else {}
     estimates = {
         scorer.metric.name: estimate_whole(scorer, predictions, examples, evaluation, seed=seed)
         if isinstance(scorer, WholeScorer)
@@ -107,7 +115,30 @@ def run_system(
         estimates,
         seconds,
         perplexity(predictions),
+        unscored,
     )
+
+
+def _grades(
+    scorer: GradedScorer, predictions: Sequence[Prediction], examples: Sequence[Example]
+) -> tuple[tuple[float | None, ...], str]:
+    """A grader's scores of all rows that were answered, and what it could not judge.
+
+    Raises EvaluationError where it could judge none.
+    """
+    answered = [i for i, prediction in enumerate(predictions) if not prediction.error]
+    grades = scorer.score_all([predictions[i] for i in answered], [examples[i] for i in answered])
+    scores: list[float | None] = [None] * len(predictions)
+    for i, grade in zip(answered, grades, strict=True):
+        scores[i] = grade.score
+    failed = [grade.why for grade in grades if grade.score is None]
+    if failed and len(failed) == len(grades):
+        raise EvaluationError(
+            f"none of {len(grades)} answers could be judged; the first: {failed[0]}",
+            where=f"evaluation.graders {scorer.metric.name}",
+            advice="correct the grader; the answers are kept",
+        )
+    return tuple(scores), f"{len(failed)} of {len(grades)}: {failed[0]}" if failed else ""
 
 
 def conclude(

@@ -10,6 +10,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+MAX_TRIES = 1000
+"""Places where an object may begin that are looked at."""
+
 Path = tuple[str | int, ...]
 Leaf = tuple[str, Any]
 """Kind and value: the kind keeps true from equalling 1, which Python alone would not."""
@@ -35,6 +38,20 @@ def read_json(text: str) -> JsonAnswer | None:
     except (ValueError, RecursionError):
         return None
     return JsonAnswer(_kind(value), _flatten(value))
+
+
+def last_object(text: str) -> dict[str, Any] | None:
+    """The last JSON object within a text, such as after what a model thought aloud; or None."""
+    decoder, found, place = json.JSONDecoder(), None, text.find("{")
+    for _ in range(MAX_TRIES):
+        if place < 0:
+            break
+        try:
+            found, end = decoder.raw_decode(text, place)
+        except (ValueError, RecursionError):
+            end = place + 1
+        place = text.find("{", end)
+    return found
 
 
 def _refuse(constant: str) -> None:

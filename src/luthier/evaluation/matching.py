@@ -64,9 +64,14 @@ def judge_chrf(answer: str, target: str) -> float:
 
 def judge_rouge_l(answer: str, target: str) -> float:
     """ROUGE-L F-measure (Lin 2004) as rouge_score computes it, 0 to 1, no stemming."""
+    return rouge_f("rougeL", answer, target)
+
+
+def rouge_f(kind: str, answer: str, target: str) -> float:
+    """F-measure of a kind of ROUGE, such as rouge1 or rougeL, 0 to 1, no stemming."""
     if answer.strip() == target.strip():
         return 1.0  # rouge_score gives 0 when there is no word
-    return float(_rouge().score(target, answer)["rougeL"].fmeasure)
+    return float(_rouge(kind).score(target, answer)[kind].fmeasure)
 
 
 def judge_normalised(answer: str, target: str) -> float:
@@ -107,17 +112,22 @@ def judge_bleu(answer: str, target: str) -> float:
 
 
 class _Words:
-    """Words of any script, lower case; rouge_score's own keeps only a to z and digits."""
+    """For rouge_score, whose own words are of a to z and digits only."""
 
     def tokenize(self, text: str) -> list[str]:
-        return re.findall(r"\w+", text.lower())
+        return words(text)
+
+
+def words(text: str) -> list[str]:
+    """Words of any script, lower case."""
+    return re.findall(r"\w+", text.lower())
 
 
 _CHRF, _BLEU = CHRF(), BLEU(effective_order=True)
 
 
 @cache
-def _rouge() -> Any:
+def _rouge(kind: str) -> Any:
     from rouge_score.rouge_scorer import RougeScorer  # brings NLTK and scikit-learn
 
-    return RougeScorer(["rougeL"], tokenizer=_Words())
+    return RougeScorer([kind], tokenizer=_Words())

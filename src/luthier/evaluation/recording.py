@@ -1,28 +1,39 @@
-"""A finished system as JSON text and back, so that a resumed run need not ask again.
+"""A finished system, or all answers of one, as JSON text and back: nobody need be asked again.
 
 `from_json(to_json(result)) == result`, to the last bit of every number. Knows no files.
 """
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from luthier.errors import EvaluationError
-from luthier.evaluation.values import SystemResult
-
-_SYSTEM = TypeAdapter(SystemResult)
+from luthier.evaluation.values import Prediction, SystemResult
 
 
-def to_json(result: SystemResult) -> str:
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a system answered to all rows, and the seconds it took."""
+
+    predictions: tuple[Prediction, ...]
+    seconds: float
+
+
+Kept = TypeVar("Kept", SystemResult, Answers)
+
+
+def to_json(kept: SystemResult | Answers) -> str:
     """The result as one JSON object, ASCII only, because an answer may hold half a surrogate."""
-    return json.dumps(asdict(result), allow_nan=False)
+    # Answers are kept before anybody looks whether their losses are numbers.
+    return json.dumps(asdict(kept), allow_nan=isinstance(kept, Answers))
 
 
-def from_json(text: str, *, where: str = "recorded result") -> SystemResult:
-    """The result that `to_json` wrote; raises EvaluationError on anything else."""
+def from_json(text: str, kind: type[Kept], *, where: str = "recorded result") -> Kept:
+    """What `to_json` wrote; raises EvaluationError on anything else."""
     try:
-        return _SYSTEM.validate_python(json.loads(text))
+        return TypeAdapter(kind).validate_python(json.loads(text))
     except (ValueError, RecursionError) as error:
         found = (
             f"{error.error_count()} fields are missing or wrong"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from luthier.data import Example
 from luthier.evaluation.comparing import estimate, groups_of, perplexity
-from luthier.evaluation.scorers import Scorer
+from luthier.evaluation.scorers import RowScorer
 from luthier.evaluation.values import Metric, Prediction, SystemResult
 from luthier.recipe import Judging
 
@@ -29,7 +29,7 @@ class AveragedScorer:
         return None
 
 
-def averaged(scorers: Sequence[Scorer], num_samples: int) -> tuple[AveragedScorer, ...]:
+def averaged(scorers: Sequence[RowScorer], num_samples: int) -> tuple[AveragedScorer, ...]:
     """What is scored over several answers: each metric's mean, and what more pass and fail tell."""
     found = []
     for scorer in scorers:
@@ -54,7 +54,7 @@ def averaged(scorers: Sequence[Scorer], num_samples: int) -> tuple[AveragedScore
 
 def combine(
     draws: Sequence[SystemResult],
-    scorers: Sequence[Scorer],
+    scorers: Sequence[RowScorer],
     examples: Sequence[Example],
     evaluation: Judging,
     *,

@@ -16,6 +16,7 @@ from typing import Protocol
 from luthier.data import Example
 from luthier.errors import ConfigError
 from luthier.evaluation.code_answers import judge_code
+from luthier.evaluation.grading import GradedScorer
 from luthier.evaluation.matching import (
     judge_bleu,
     judge_chrf,
@@ -62,7 +63,7 @@ class TextScorer:
 
 
 @dataclass(frozen=True, slots=True)
-class RowScorer:
+class PredictionScorer:
     """Judges by a function of all that is known of an answer and its row."""
 
     metric: Metric
@@ -86,6 +87,11 @@ def _num_tokens(prediction: Prediction, example: Example) -> float | None:
 def _seconds(prediction: Prediction, example: Example) -> float | None:
     """Until the answer was there, where each is timed."""
     return prediction.seconds
+
+
+def _cost(prediction: Prediction, example: Example) -> float | None:
+    """Price of a million such answers, where prices are known."""
+    return None if prediction.cost is None else 1e6 * prediction.cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,28 +198,42 @@ SCORERS: Mapping[str, Callable[[Judging], Scorer]] = {
             judge_likelier,
         )
     ),
-    "loss": _always(RowScorer(Metric("loss", "loss", "number", False, "nats"), _loss)),
+    "loss": _always(PredictionScorer(Metric("loss", "loss", "number", False, "nats"), _loss)),
     "code": _always(
-        RowScorer(Metric("code", "passes its tests", "pass_fail", True, "share"), judge_code)
+        PredictionScorer(Metric("code", "passes its tests", "pass_fail", True, "share"), judge_code)
     ),
     "tool_calls": _always(
-        RowScorer(Metric("tool_calls", "right tool calls", "pass_fail", True, "share"), judge_calls)
+        PredictionScorer(
+            Metric("tool_calls", "right tool calls", "pass_fail", True, "share"), judge_calls
+        )
     ),
     "refusal": _always(
         TextScorer(Metric("refusal", "refused", "pass_fail", False, "share"), judge_refusal)
     ),
     "answer_tokens": _always(
-        RowScorer(
+        PredictionScorer(
             Metric("answer_tokens", "tokens an answer", "number", False, "plain"), _num_tokens
         )
     ),
     "latency": _always(
-        RowScorer(Metric("latency", "seconds an answer", "number", False, "plain"), _seconds)
+        PredictionScorer(Metric("latency", "seconds an answer", "number", False, "plain"), _seconds)
+    ),
+    "cost": _always(
+        PredictionScorer(
+            Metric("cost", "price of a million answers", "number", False, "plain"), _cost
+        )
     ),
 }
 
 
+RowScorer = Scorer | GradedScorer
+"""Whatever gives each row a score."""
+
+
 def build_scorers(evaluation: Judging) -> tuple[Scorer, ...]:
-    """The scorers of a resolved recipe, the primary one first."""
+    """The scorers of a resolved recipe's metrics, the primary one first.
+
+    Raises ConfigError for a pattern that cannot be.
+    """
     names = dict.fromkeys((settled(evaluation.primary), *settled(evaluation.metrics)))
-    return tuple(SCORERS[name](evaluation) for name in names)
+    return tuple(SCORERS[name](evaluation) for name in names if name in SCORERS)

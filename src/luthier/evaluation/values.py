@@ -5,7 +5,7 @@ predictions -> scores -> estimates -> comparison -> verdict. Everything is a fro
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from luthier.data import Example
@@ -42,6 +42,8 @@ class Prediction:
     """Tokens it was asked with, where they are counted."""
     seconds: float | None = None
     """Until the answer was there, where each is timed."""
+    cost: float | None = None
+    """Price of it, where prices are known."""
     error: str = ""
     """Why there is no answer; such a row is scored by nothing."""
 
@@ -99,6 +101,8 @@ class SystemResult:
     seconds: float
     perplexity: float | None
     """Of the reference answers, over all their tokens; None when their loss is not known."""
+    unscored: dict[str, str] = field(default_factory=dict)
+    """Name of a grader -> how many answers it could not judge, and why."""
 
     @property
     def is_candidate(self) -> bool:

@@ -7,7 +7,7 @@ endpoint that can answer none (a wrong key, nobody there) ends the work.
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from luthier.data import Chat, Example, Message
+from luthier.data import Example, Message
 from luthier.errors import ConfigError
 from luthier.evaluation import ALONE, Prediction, Prompt
 from luthier.runs import KeptAnswers
@@ -41,6 +41,14 @@ class Asked:
     temperature: float = 0.0
     max_tokens: int = 1024
     seed: int | None = None
+    top_p: float | None = None
+    reasoning_effort: str | None = None
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """As a request has them; what is not said is left out."""
+        named = {**asdict(self), "max_completion_tokens": self.max_tokens}
+        return {k: v for k, v in named.items() if v is not None and k != "max_tokens"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +83,11 @@ class Endpoint:
         import openai
 
         more: dict[str, Any] = {"tools": list(tools)} if tools else {}
-        if how.seed is not None:
-            more["seed"] = how.seed
         started = time.perf_counter()
         try:
             done = self.client.chat.completions.create(
                 model=self.name, messages=[as_wire(message) for message in messages],
-                temperature=how.temperature, max_completion_tokens=how.max_tokens, **more,
+                **how.fields, **more,
             )  # fmt: skip
         except openai.APIStatusError as error:
             if error.status_code in FATAL:
@@ -175,51 +181,78 @@ def _key_for(host: str) -> str:
     return os.environ.get(OPENAI_KEY, "none") if is_openai else "none"
 
 
-@dataclass(frozen=True)
-class EndpointPredictor:
-    """Asks an endpoint all rows, several at once. `observe` is told how many are answered."""
+Question = tuple[Sequence[Message], Sequence[dict[str, Any]]]
+"""A conversation, and tools that may be called."""
 
-    name: str
+
+@dataclass(frozen=True)
+class Asking:
+    """Asks an endpoint many questions, several at once, and keeps what it answers."""
+
     endpoint: Endpoint
     how: Asked
     answers: Path
     """Folder of what was answered before."""
+
+    def ask_all(self, questions: Sequence[Question]) -> Iterator[Reply | NoAnswerError]:
+        """Each question's answer, or why there is none, in order."""
+        kept = self._kept()
+        pool = ThreadPoolExecutor(AT_ONCE)
+        try:
+            yield from pool.map(lambda question: self._ask(question, kept), questions)
+        finally:
+            # After an error or an interrupt nothing further is asked.
+            pool.shutdown(cancel_futures=True)
+
+    def new(self, questions: Sequence[Question]) -> list[Question]:
+        """Those that were never answered."""
+        kept = self._kept()
+        return [question for question in questions if kept.find(self._key(question)) is None]
+
+    def _kept(self) -> KeptAnswers:
+        source = sha256(f"{self.endpoint.url}#{self.endpoint.name}".encode()).hexdigest()[:16]
+        return KeptAnswers(self.answers / f"{source}.jsonl")
+
+    def _key(self, question: Question) -> list[Any]:
+        messages, tools = question
+        return [[as_wire(message) for message in messages], list(tools), asdict(self.how)]
+
+    def _ask(self, question: Question, kept: KeptAnswers) -> Reply | NoAnswerError:
+        known = kept.find(self._key(question))
+        if known is not None:
+            calls = tuple((name, arguments) for name, arguments in known["tool_calls"])
+            return Reply(**{**known, "tool_calls": calls})
+        try:
+            reply = self.endpoint.ask(question[0], self.how, question[1])
+        except NoAnswerError as error:
+            return error
+        kept.keep(self._key(question), asdict(reply))
+        return reply
+
+
+@dataclass(frozen=True)
+class EndpointPredictor:
+    """Asks an endpoint all rows. `observe` is told how many are answered."""
+
+    name: str
+    asking: Asking
     prompt: Prompt = ALONE
     observe: Callable[[int, int], None] = lambda done, total: None
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         """One prediction per example, in order; those without an answer say why."""
         chats = self.prompt.asked(examples)
-        source = sha256(f"{self.endpoint.url}#{self.endpoint.name}".encode()).hexdigest()[:16]
-        kept = KeptAnswers(self.answers / f"{source}.jsonl")
-        found = []
-        pool = ThreadPoolExecutor(AT_ONCE)
-        try:
-            for prediction in pool.map(lambda chat: self._predict(chat, kept), chats):
-                found.append(prediction)
-                self.observe(len(found), len(chats))
-        finally:
-            # After an error or an interrupt nothing further is asked.
-            pool.shutdown(cancel_futures=True)
+        found: list[Prediction] = []
+        for reply in self.asking.ask_all([(chat.prompt, chat.tools) for chat in chats]):
+            found.append(_prediction(chats[len(found)].id, reply))
+            self.observe(len(found), len(chats))
         return found
 
-    def _predict(self, chat: Chat, kept: KeptAnswers) -> Prediction:
-        messages = [as_wire(message) for message in chat.prompt]
-        asked = [messages, chat.tools, asdict(self.how)]
-        known = kept.find(asked)
-        if known is None:
-            try:
-                reply = self.endpoint.ask(chat.prompt, self.how, chat.tools)
-            except NoAnswerError as error:
-                return Prediction(chat.id, "", stopped=False, num_tokens=0, error=str(error))
-            known = asdict(reply)
-            kept.keep(asked, known)
-        return Prediction(
-            chat.id,
-            known["text"],
-            known["stopped"],
-            known["num_tokens"],
-            tool_calls=tuple((name, arguments) for name, arguments in known["tool_calls"]),
-            prompt_tokens=known["prompt_tokens"],
-            seconds=known["seconds"],
-        )
+
+def _prediction(name: str, reply: Reply | NoAnswerError) -> Prediction:
+    if isinstance(reply, NoAnswerError):
+        return Prediction(name, "", stopped=False, num_tokens=0, error=str(reply))
+    return Prediction(
+        name, reply.text, reply.stopped, reply.num_tokens, tool_calls=reply.tool_calls,
+        prompt_tokens=reply.prompt_tokens, seconds=reply.seconds,
+    )  # fmt: skip

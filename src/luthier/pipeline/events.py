@@ -5,10 +5,13 @@ own, which pass through unchanged.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from luthier.evaluation import SystemFinished, SystemStarted
-from luthier.pipeline.preparing import Prepared
 from luthier.training import Damaged, Profile, RowsLearnt, Saved, Squeezed, StepDone, Validated
+
+if TYPE_CHECKING:  # it says things itself
+    from luthier.pipeline.preparing import Prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class Ready:
     """Everything is decided; the run's folder exists."""
 
     run_id: str
-    prepared: Prepared
+    prepared: "Prepared"
     is_resumed: bool
 
 

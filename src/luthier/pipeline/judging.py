@@ -7,18 +7,20 @@ from luthier.errors import ConfigError
 from luthier.evaluation import (
     RANKING_SCORERS,
     AnyScorer,
+    build_graders,
     build_scorers,
     class_scorers,
     number_scorers,
 )
+from luthier.pipeline.means import open_means
 from luthier.recipe import TEXT_METHODS, Recipe, settled
 
 
 def scorers_of(
     recipe: Recipe,
-    test: tuple[Example, ...],
-    labels: LabelSet | None,
-    collection: Collection | None,
+    test: tuple[Example, ...] = (),
+    labels: LabelSet | None = None,
+    collection: Collection | None = None,
 ) -> tuple[AnyScorer, ...]:
     """The scorers of a resolved recipe, the primary one first.
 
@@ -26,7 +28,13 @@ def scorers_of(
     """
     evaluation = recipe.evaluation
     if recipe.method.kind not in TEXT_METHODS:
-        return build_scorers(evaluation)
+        means = open_means(evaluation, recipe.runtime)
+        return (*build_graders(evaluation, means), *build_scorers(evaluation))
+    if evaluation.graders or evaluation.judge.model:
+        raise ConfigError(
+            "judge written answers, and this method writes none", where="evaluation.graders",
+            accepted="metrics of labels, numbers or searches",
+        )  # fmt: skip
     known: Mapping[str, AnyScorer]
     if labels is not None:
         known = class_scorers(labels, test)

@@ -2,29 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from luthier.evaluation import ALONE, Prompt
 from luthier.models import (
     LanguageModel,
     Sampling,
-    choose_device,
-    default_cache,
     load_model,
-    precision,
-    probe_devices,
-    resolve_source,
 )
 from luthier.pipeline.events import Answered, Event
 from luthier.pipeline.opening import find_run, open_model
+from luthier.pipeline.placing import TOKENS_AT_ONCE, place
 from luthier.pipeline.predictors import LocalPredictor
 from luthier.pipeline.starting import EARLIER
-from luthier.recipe import Model, Runtime, settled
-from luthier.runs import num_cores
+from luthier.recipe import Runtime, settled
 from luthier.tokens import Tokenizer
-
-LOSS_TOKENS = 4096
-"""Tokens computed at once for losses, where no recipe says."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +24,7 @@ class LocalModel:
 
     model: LanguageModel
     tokenizer: Tokenizer
-    loss_tokens: int = LOSS_TOKENS
+    loss_tokens: int = TOKENS_AT_ONCE
 
     def predictor(
         self,
@@ -63,14 +54,5 @@ def open_local(
         tuned = open_model(find_run(runtime.workspace, source.removeprefix(EARLIER)))
         at_once = settled(tuned.recipe.training.micro_batch_tokens)
         return LocalModel(tuned.model, tuned.tokenizer, at_once)
-    cache = default_cache() if runtime.cache == "auto" else Path(runtime.cache)
-    folder = resolve_source(Model(source=source), cache, observe)
-    devices = probe_devices()
-    threads = num_cores() if runtime.threads == "auto" else runtime.threads
-    device, dtype = runtime.device, runtime.dtype
-    if device == "auto":
-        device = "cuda" if devices.has_cuda else "cpu"
-    if dtype == "auto":
-        dtype = "bfloat16" if devices.has_bfloat16 else "float32"
-    loaded = load_model(folder.path, dtype=precision(dtype), device=choose_device(device, threads))
-    return LocalModel(loaded, Tokenizer.load(folder.path))
+    folder, device, dtype = place(source, runtime, observe)
+    return LocalModel(load_model(folder, dtype=dtype, device=device), Tokenizer.load(folder))

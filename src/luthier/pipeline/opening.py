@@ -12,13 +12,13 @@ from luthier.evaluation import (
     Kind,
     Predictor,
     SystemResult,
-    build_scorers,
     conclude,
     run_system,
 )
 from luthier.models import LanguageModel, ModelFolder, load_adapter
 from luthier.pipeline.datasets import named_rows
 from luthier.pipeline.events import Answered, Event, Note
+from luthier.pipeline.judging import scorers_of
 from luthier.pipeline.opened_texts import TunedReader, open_reader, reads_texts
 from luthier.pipeline.predictors import ZERO_SHOT, LocalPredictor
 from luthier.pipeline.preparing import Prepared, for_method, measurable, prepare
@@ -187,7 +187,7 @@ def _judge_writer(
     refuse_errors(reading.findings)
     examples = measurable(for_method(reading.dataset, opened.recipe).train)
     evaluation, seed = opened.recipe.evaluation, opened.recipe.training.seed
-    scorers = build_scorers(evaluation)
+    scorers = scorers_of(opened.recipe)
 
     def judge(name: str, kind: Kind) -> SystemResult:
         return run_system(

@@ -5,7 +5,6 @@ Only one local model is in memory at a time; systems that share it come one afte
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -37,7 +36,7 @@ from luthier.evaluation import (
     solved_examples,
 )
 from luthier.models import Sampling
-from luthier.pipeline.endpoints import Asked, EndpointPredictor, open_endpoint
+from luthier.pipeline.endpoints import Asked, Asking, EndpointPredictor, open_endpoint
 from luthier.pipeline.events import Answered, Event
 from luthier.pipeline.local import LocalModel, open_local
 from luthier.pipeline.opening import find_run
@@ -52,13 +51,10 @@ MAX_DOCUMENTS = 200_000_000
 """Bytes of documents that are searched."""
 ANSWER_FIELDS = ("answer", "prediction", "completion", "output", "response")
 
-Drawn = Callable[[int], Predictor]
-"""Number of the draw -> what answers all rows once."""
 
-
-@dataclass(frozen=True)
+@dataclass
 class Opener:
-    """Makes the predictor of each system of a trial."""
+    """Makes the predictor of each system of a trial, and keeps the last local model open."""
 
     trial: Trial
     train: Sequence[Example]
@@ -66,44 +62,39 @@ class Opener:
     answers: Path
     """Folder of what endpoints answered before."""
     observe: Callable[[Event], None]
+    _loaded: tuple[str, LocalModel] | None = None
 
-    def predictors(self, systems: Sequence[System]) -> Iterator[tuple[System, Drawn]]:
-        """Each system with its predictor for each draw, those that share a local model together."""
-        order = [system.model for system in systems]
-        loaded: tuple[str, LocalModel] | None = None
-        for system in sorted(systems, key=lambda system: order.index(system.model)):
-            if kind_of_model(system.model) != "local":
-                yield system, partial(self._remote, system, self._prompt(system))
-                continue
-            if loaded is None or loaded[0] != system.model:
-                loaded = None  # lets the one before it go first
-                loaded = system.model, open_local(system.model, self.trial.runtime)
-            yield system, partial(self._local, loaded[1], system, self._prompt(system))
+    def ordered(self) -> list[System]:
+        """The systems, those that share a model one after the other."""
+        order = [system.model for system in self.trial.systems]
+        return sorted(self.trial.systems, key=lambda system: order.index(system.model))
 
-    def _local(self, opened: LocalModel, system: System, prompt: Prompt, draw: int) -> Predictor:
-        heat = self.trial.temperature
-        return opened.predictor(
-            name_of(system),
-            self.max_new_tokens,
-            prompt,
-            self.observe,
-            Sampling(heat, self._seed(draw)) if heat else None,
-        )
-
-    def _remote(self, system: System, prompt: Prompt, draw: int) -> Predictor:
-        name = name_of(system)
-        if kind_of_model(system.model) == "recorded":
+    def predictor(self, system: System, draw: int) -> Predictor:
+        """What answers all rows once. Raises ConfigError, DataError, ModelError."""
+        name, kind = name_of(system), kind_of_model(system.model)
+        if kind == "recorded":
             found = [a for a in read_answers(Path(system.model)) if a.draw == draw]
             return RecordedPredictor(name, found, system.model)
+        prompt, heat = self._prompt(system), self.trial.temperature
+        if kind == "local":
+            sampling = Sampling(heat, self._seed(draw)) if heat else None
+            return self._local(system.model).predictor(
+                name, self.max_new_tokens, prompt, self.observe, sampling
+            )
         url, _, model = system.model.partition("#")
+        how = Asked(heat, self.max_new_tokens, self._seed(draw))
         return EndpointPredictor(
             name,
-            open_endpoint(url, model),
-            Asked(self.trial.temperature, self.max_new_tokens, self._seed(draw)),
-            self.answers,
-            prompt=prompt,
-            observe=lambda done, total: self.observe(Answered(name, done, total)),
+            Asking(open_endpoint(url, model), how, self.answers),
+            prompt,
+            lambda done, total: self.observe(Answered(name, done, total)),
         )
+
+    def _local(self, source: str) -> LocalModel:
+        if self._loaded is None or self._loaded[0] != source:
+            self._loaded = None  # lets the one before it go first
+            self._loaded = source, open_local(source, self.trial.runtime)
+        return self._loaded[1]
 
     def _seed(self, draw: int) -> int:
         return self.trial.seed * self.trial.samples + draw
@@ -240,3 +231,17 @@ def _answer(row: Row, report: Callable[[Finding], None]) -> RecordedAnswer | Non
     draw = fields.get("draw", 0)
     answered = Prediction(str(fields.get("id", "")), text, **known)
     return RecordedAnswer(answered, asked, draw if isinstance(draw, int) else 0)
+
+
+def identity_of(system: System, workspace: Path) -> str:
+    """What makes a system answer as it does, but for rows and settings: what its name stands for
+    now, its prompt, and what is in its documents."""
+    parts = [system.model_dump_json(exclude={"name", "input_price", "output_price"})]
+    path = Path(system.model)
+    if system.model.startswith(EARLIER):
+        parts.append(find_run(workspace, system.model.removeprefix(EARLIER)).id)
+    elif kind_of_model(system.model) == "recorded" and path.is_file():
+        parts.append(sha256(path.read_bytes()).hexdigest())
+    if system.documents is not None:
+        parts += read_passages(system.documents)
+    return sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()

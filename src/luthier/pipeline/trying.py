@@ -1,13 +1,14 @@
 """A trial: systems answer the same rows, are scored and compared; a report says what came of it.
 
-What a system answered is kept in the trial's folder, so that the same trial again goes on where it
-stopped, and its answers can be judged after it is gone.
+What a system answered is kept, so that the same trial again goes on where it stopped, other scores
+of the same answers ask nobody again, and answers can be judged after a system is gone.
 """
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -18,18 +19,27 @@ from luthier.data import (
     Example,
     Labelled,
     Pair,
+    Report,
+    Row,
+    Split,
+    example_key,
     limit_by_hash,
     read_dataset,
     refuse_errors,
 )
 from luthier.errors import ConfigError
 from luthier.evaluation import (
+    Answers,
+    AnyScorer,
     EvaluationResult,
+    Item,
     Kind,
+    Prediction,
     Predictor,
-    Scorer,
+    RowScorer,
     SystemResult,
     averaged,
+    build_graders,
     build_scorers,
     combine,
     conclude,
@@ -41,10 +51,15 @@ from luthier.evaluation import (
 )
 from luthier.pipeline.datasets import NamedRows
 from luthier.pipeline.events import Event
-from luthier.pipeline.opening import find_run
+from luthier.pipeline.means import open_means
 from luthier.pipeline.preparing import measurable
-from luthier.pipeline.starting import EARLIER
-from luthier.pipeline.systems import Opener, check_system, kind_of_model, name_of
+from luthier.pipeline.systems import (
+    Opener,
+    check_system,
+    identity_of,
+    kind_of_model,
+    name_of,
+)
 from luthier.recipe import DATASET, Data, Judging, System, Trial
 from luthier.report import ReportInput, write_report
 from luthier.runs import Datasets, capture_environment, write_atomically
@@ -52,6 +67,7 @@ from luthier.runs import Datasets, capture_environment, write_atomically
 BYTES_PER_TOKEN = 2
 """Fewer than in nearly any text: what the longest answer is guessed to need where nobody counts."""
 ROOM = 16
+MILLION = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -75,79 +91,110 @@ def try_systems(trial: Trial, observe: Callable[[Event], None] = lambda event: N
     _check_names(trial)
     for system in trial.systems:
         check_system(system, trial.runtime.workspace)
-    dataset, warnings = _read(trial)
+    dataset, items, warnings = _read(trial)
     test = tuple(limit_by_hash(measurable(dataset.test), trial.evaluation.limit))
     judging, max_new_tokens = _decided(trial, test, dataset.train)
-    folder = trial.runtime.workspace / "trials" / _identity(trial, dataset)
+    workspace = trial.runtime.workspace
+    folder = workspace / "trials" / _identity(trial, dataset)
     write_atomically(folder / "trial.json", trial.model_dump_json(indent=1))
-    answers = trial.runtime.workspace / "answers"
-    opener = Opener(trial, dataset.train, max_new_tokens, answers, observe)
-    court = _Court(trial, test, judging, folder, observe)
-    draws = {name_of(system): court.kept(system) for system in trial.systems}
-    missing = [s for s in trial.systems if len(draws[name_of(s)]) < trial.samples]
-    for system, drawn in opener.predictors(missing):
-        own = draws[name_of(system)]
-        for draw in range(len(own), trial.samples):
-            own.append(court.judge(system, draw, drawn(draw)))
-    result, systems = court.conclude(draws)
+    means = open_means(judging, trial.runtime, items, observe)
+    scorers: tuple[RowScorer, ...] = (*build_graders(judging, means), *build_scorers(judging))
+    opener = Opener(trial, dataset.train, max_new_tokens, workspace / "answers", observe)
+    court = _Court(trial, test, judging, opener, scorers, folder, observe)
+    drawn = {name_of(system): court.judge(system) for system in opener.ordered()}
+    result, systems = court.conclude([drawn[name_of(system)] for system in trial.systems])
     write_report(_report(trial, dataset, result, (*warnings, *_partial(systems))), folder)
     return Tried(result, folder)
 
 
+@dataclass
+class _Answering:
+    """A system that is asked once: what it answered is kept, and given when it is asked again."""
+
+    name: str
+    system: System
+    place: Path
+    open: Callable[[], Predictor]
+    seconds: float = 0.0
+
+    def predict(self, examples: Sequence[Example]) -> list[Prediction]:
+        """The answers, with their price. They are not kept while some are missing."""
+        if self.place.is_file():
+            kept = from_json(self.place.read_text("utf-8"), Answers, where=str(self.place))
+        else:
+            predictor, started = self.open(), time.perf_counter()
+            predictions = tuple(predictor.predict(examples))
+            kept = Answers(predictions, time.perf_counter() - started)
+            if not any(prediction.error for prediction in predictions):
+                write_atomically(self.place, to_json(kept))
+        self.seconds = kept.seconds
+        return [replace(one, cost=self._price(one)) for one in kept.predictions]
+
+    def _price(self, answered: Prediction) -> float | None:
+        asked, made = self.system.input_price, self.system.output_price
+        if answered.prompt_tokens is None or not (asked or made):
+            return None
+        return (answered.prompt_tokens * asked + answered.num_tokens * made) / MILLION
+
+
 @dataclass(frozen=True)
 class _Court:
-    """Scores the systems of a trial, and keeps what they answered in its folder."""
+    """Scores the systems of a trial, and keeps what they answered."""
 
     trial: Trial
     test: tuple[Example, ...]
     judging: Judging
+    opener: Opener
+    scorers: Sequence[RowScorer]
     folder: Path
     observe: Callable[[Event], None]
 
-    def kept(self, system: System) -> list[SystemResult]:
-        """The draws that an earlier call has judged, the first ones in order."""
-        found: list[SystemResult] = []
-        while (place := self._place(system, len(found))).is_file():
-            found.append(from_json(place.read_text("utf-8"), where=str(place)))
-        return found[: self.trial.samples]
-
-    def judge(self, system: System, draw: int, predictor: Predictor) -> SystemResult:
-        """All rows once. Kept are the answers, and the result unless rows are to be asked again."""
+    def judge(self, system: System) -> list[SystemResult]:
+        """Each of a system's draws: all rows once."""
         kind: Kind = "candidate" if system == self.trial.systems[0] else "rival"
-        result = run_system(
-            predictor, kind, self.test, build_scorers(self.judging), self.judging,
-            seed=self.trial.seed, observe=self.observe,
-        )  # fmt: skip
-        if not any(prediction.error for prediction in result.predictions):
-            write_atomically(self._place(system, draw), to_json(result))
-        return result
+        found = []
+        for draw in range(self.trial.samples):
+            answering = self._answering(system, draw)
+            result = run_system(
+                answering, kind, self.test, self.scorers, self.judging, seed=self.trial.seed,
+                observe=self.observe,
+            )  # fmt: skip
+            found.append(replace(result, seconds=answering.seconds))
+        # As lines, to be judged when the system is gone.
+        lines = (
+            line
+            for draw, own in enumerate(found)
+            for line in recorded(self.test, own.predictions, draw)
+        )
+        place = self.folder / "answers" / f"{_file_name(system)}.jsonl"
+        write_atomically(place, "".join(f"{json.dumps(line)}\n" for line in lines))
+        return found
 
     def conclude(
-        self, draws: Mapping[str, list[SystemResult]]
+        self, draws: Sequence[list[SystemResult]]
     ) -> tuple[EvaluationResult, list[SystemResult]]:
         """The first system against the others, and what each is over all its draws."""
-        scorers: Sequence[Scorer] = build_scorers(self.judging)
-        for system in self.trial.systems:
-            self._record(system, draws[name_of(system)])
+        scorers: Sequence[AnyScorer] = self.scorers
+        systems = [own[0] for own in draws]
         if self.trial.samples > 1:
             systems = [
-                combine(own, scorers, self.test, self.judging, seed=self.trial.seed)
-                for own in draws.values()
+                combine(own, self.scorers, self.test, self.judging, seed=self.trial.seed)
+                for own in draws
             ]
-            scorers = averaged(scorers, self.trial.samples)
-        else:
-            systems = [own[0] for own in draws.values()]
+            scorers = averaged(self.scorers, self.trial.samples)
         result = conclude(self.test, systems, scorers, self.judging, seed=self.trial.seed)
-        return result, [result for own in draws.values() for result in own]
+        return result, [result for own in draws for result in own]
 
-    def _record(self, system: System, draws: list[SystemResult]) -> None:
-        """The answers as lines, to be judged when the system is gone."""
-        place = self.folder / "answers" / f"{_file_name(system)}.jsonl"
-        found = (recorded(self.test, own.predictions, i) for i, own in enumerate(draws))
-        write_atomically(place, "".join(f"{json.dumps(x)}\n" for lines in found for x in lines))
-
-    def _place(self, system: System, draw: int) -> Path:
-        return self.folder / "systems" / f"{_file_name(system)}.{draw}.json"
+    def _answering(self, system: System, draw: int) -> _Answering:
+        trial, opener = self.trial, self.opener
+        asked = [
+            identity_of(system, trial.runtime.workspace), [example_key(e) for e in self.test],
+            [example_key(e) for e in opener.train] if system.shots else [], opener.max_new_tokens,
+            trial.temperature, trial.seed, draw, trial.runtime.device, trial.runtime.dtype,
+        ]  # fmt: skip
+        digest = sha256(json.dumps(asked).encode()).hexdigest()[:32]
+        place = opener.answers / "systems" / f"{digest}.json"
+        return _Answering(name_of(system), system, place, lambda: opener.predictor(system, draw))
 
 
 def _check_names(trial: Trial) -> None:
@@ -160,9 +207,10 @@ def _check_names(trial: Trial) -> None:
         )  # fmt: skip
 
 
-def _read(trial: Trial) -> tuple[Dataset, tuple[str, ...]]:
-    """Rows to answer as the test split, rows to take examples from as the training split."""
-    source = NamedRows(Datasets(trial.runtime.workspace))
+def _read(trial: Trial) -> tuple[Dataset, Mapping[str, Item], tuple[str, ...]]:
+    """Rows to answer as the test split, rows to take examples from as the training split; the
+    fields of those to answer, by their place; and what the report is to warn of."""
+    source = _Remembered(NamedRows(Datasets(trial.runtime.workspace)))
     apart: dict[str, Any] = {"validation_share": 0.0, "test_share": 0.0}
     if trial.train is not None:
         data = Data(train=trial.train, test=trial.data, **apart)
@@ -195,7 +243,29 @@ def _read(trial: Trial) -> tuple[Dataset, tuple[str, ...]]:
             advice="leave them out, or set overlap=report, and the report says so",
         )
     said = (f"{len(shared)} of {len(dataset.test)} rows ask what training rows ask",)
-    return dataset, said if shared else ()
+    return dataset, source.items, said if shared else ()
+
+
+@dataclass
+class _Remembered:
+    """Rows of another source; the fields of those that may be judged are remembered."""
+
+    source: NamedRows
+    items: dict[str, Item] = field(default_factory=dict)
+
+    def rows(self, path: Path, split: Split, report: Report) -> Iterator[Row]:
+        """The rows of the source."""
+        for row in self.source.rows(path, split, report):
+            self.items[str(row.place)] = row.fields
+            yield row
+
+    def splits(self, path: Path) -> Container[str]:
+        """As the source has them."""
+        return self.source.splits(path)
+
+    def sha256(self, path: Path) -> str:
+        """Of the source's rows."""
+        return self.source.sha256(path)
 
 
 def _decided(
@@ -208,7 +278,9 @@ def _decided(
         metrics = suggest_metrics(test).metrics
         if any(kind_of_model(system.model) != "local" for system in trial.systems):
             metrics = tuple(m for m in metrics if m in TOLD_BY_TEXT) or metrics
-    primary = metrics[0] if judging.primary == "auto" else judging.primary
+    primary = judging.primary
+    if primary == "auto":
+        primary = judging.graders[0].name if judging.graders else metrics[0]
     longest = max(len(e.target.content.encode("utf-8", "replace")) for e in (train or test))
     guessed = ROOM + longest // BYTES_PER_TOKEN
     limit = guessed if judging.max_new_tokens == "auto" else judging.max_new_tokens
@@ -227,19 +299,9 @@ def _identity(trial: Trial, dataset: Dataset) -> str:
     """Name of the trial's folder: another one for other rows, systems or settings."""
     asked = trial.model_dump(mode="json", exclude={"runtime"})
     asked["files"] = dataset.files
-    asked["made_by"] = [_made_by(system, trial.runtime.workspace) for system in trial.systems]
+    asked["made_by"] = [identity_of(system, trial.runtime.workspace) for system in trial.systems]
     digest = sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
     return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', trial.data.stem)[:40]}-{digest[:8]}"
-
-
-def _made_by(system: System, workspace: Path) -> str:
-    """What a system's name may come to mean another time."""
-    if system.model.startswith(EARLIER):
-        return find_run(workspace, system.model.removeprefix(EARLIER)).id
-    path = Path(system.model)
-    if kind_of_model(system.model) == "recorded" and path.is_file():
-        return sha256(path.read_bytes()).hexdigest()
-    return ""
 
 
 def _file_name(system: System) -> str:
@@ -248,7 +310,7 @@ def _file_name(system: System) -> str:
 
 
 def _partial(systems: list[SystemResult]) -> tuple[str, ...]:
-    """Systems that did not answer all rows."""
+    """Systems that did not answer all rows, and graders that could not judge all answers."""
     found = []
     for system in systems:
         errors = [p.error for p in system.predictions if p.error]
@@ -257,6 +319,11 @@ def _partial(systems: list[SystemResult]) -> tuple[str, ...]:
                 f"{system.name} did not answer {len(errors)} of {len(system.predictions)} rows, "
                 f"which are left out of its scores; the first: {errors[0]}"
             )
+        found += [
+            f"{grader} could not judge {why}, of what {system.name} answered; these rows have no "
+            "score"
+            for grader, why in system.unscored.items()
+        ]
     return tuple(found)
 
 

@@ -54,6 +54,9 @@ from luthier.runs import (
 )
 from luthier.training import Outcome, Profile, Profiler, Ranks, join_ranks, leave_ranks
 
+MAX_METRIC = 32
+"""Letters of a metric's name in the list of runs; graders may have longer ones."""
+
 
 @dataclass(frozen=True)
 class Tuned:
@@ -262,7 +265,7 @@ class _Path:
         name = re.sub(r"[^a-z0-9]+", "-", predictor.name.lower())
         kept = self.run.path("evaluation", f"{name}.json")
         if kept.is_file():
-            return from_json(kept.read_text("utf-8"), where=str(kept))
+            return from_json(kept.read_text("utf-8"), SystemResult, where=str(kept))
         result = run_system(
             predictor, kind, self.prepared.test, self.work.scorers, self.recipe.evaluation,
             seed=self.seed, observe=self.observe,
@@ -305,7 +308,7 @@ class _Path:
         first = result.comparisons[0] if result.comparisons else None
         self.run.finish(
             "finished",
-            metric=result.primary,
+            metric=result.primary[:MAX_METRIC],
             decision=result.verdict.decision if result.verdict else "",
             before=first.baseline_value if first else None,
             after=first.candidate_value if first else None,

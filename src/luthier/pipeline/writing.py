@@ -12,10 +12,10 @@ from luthier.evaluation import (
     Predictor,
     Prompt,
     SystemResult,
-    build_scorers,
     choose_shots,
 )
 from luthier.models import LanguageModel, save_adapter, save_model
+from luthier.pipeline.judging import scorers_of
 from luthier.pipeline.learning import Circumstances, learn
 from luthier.pipeline.predictors import ZERO_SHOT, LocalPredictor
 from luthier.pipeline.preparing import Prepared
@@ -36,7 +36,7 @@ class WritingWork:
     @cached_property
     def scorers(self) -> tuple[AnyScorer, ...]:
         """Judges of answers."""
-        return build_scorers(self.prepared.recipe.evaluation)
+        return scorers_of(self.prepared.recipe)
 
     def load(self) -> LanguageModel:
         """The model at the start."""

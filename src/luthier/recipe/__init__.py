@@ -1,7 +1,19 @@
 """The one schema behind every door, how it is read, and how "auto" is decided."""
 
 from luthier.recipe.fields import Leaf, arms, field_names, kind_of, leaves
-from luthier.recipe.judging import Evaluation, Judging, MetricName
+from luthier.recipe.grading import (
+    FunctionGrader,
+    Grader,
+    LabelModel,
+    Multi,
+    PythonGrader,
+    SamplingParams,
+    ScoreModel,
+    StringCheck,
+    TextSimilarity,
+    Turn,
+)
+from luthier.recipe.judging import JUDGE, Evaluation, Judge, Judging, MetricName
 from luthier.recipe.reading import (
     ReadRecipe,
     flatten,
@@ -56,6 +68,18 @@ __all__ = [
     "Embed",
     "Embeddings",
     "Evaluation",
+    "FunctionGrader",
+    "Grader",
+    "JUDGE",
+    "Judge",
+    "LabelModel",
+    "Multi",
+    "PythonGrader",
+    "SamplingParams",
+    "ScoreModel",
+    "StringCheck",
+    "TextSimilarity",
+    "Turn",
     "Facts",
     "Full",
     "HeadOnly",

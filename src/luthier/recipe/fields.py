@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from luthier.recipe.schema import Recipe
+from luthier.recipe.section import Section
 
 
 class Leaf(NamedTuple):
@@ -33,10 +34,13 @@ def kind_of(section: type[BaseModel]) -> str:
 
 
 def arms(annotation: Any) -> tuple[type[BaseModel], ...]:
-    """The sections a field may hold: one, several of a choice, or none for a plain value."""
+    """The sections a field may hold: one, several of a choice, or none for a plain value.
+
+    What is described elsewhere, such as a grader, is a value.
+    """
     if get_origin(annotation) is Annotated:
         return arms(get_args(annotation)[0])
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if isinstance(annotation, type) and issubclass(annotation, Section):
         return (annotation,)
     return tuple(arm for part in get_args(annotation) for arm in arms(part))
 

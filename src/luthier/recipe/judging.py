@@ -1,18 +1,36 @@
 """How answers are judged: the same for a run and for systems of a trial."""
 
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
+from luthier.recipe.grading import Grader
 from luthier.recipe.section import Auto, Count, Section
 
 MetricName = Literal[
     "exact", "normalised", "number", "json", "fields", "regex", "chrf", "bleu", "rouge_l",
     "preference_probability", "preference", "loss", "code", "tool_calls", "refusal",
-    "answer_tokens", "latency", "accuracy", "balanced_accuracy", "macro_f1", "log_loss",
+    "answer_tokens", "latency", "cost", "accuracy", "balanced_accuracy", "macro_f1", "log_loss",
     "labels", "labels_f1", "micro_f1", "absolute_error", "quadratic_kappa",
     "spearman", "ndcg_10", "mrr_10", "recall_10",
 ]  # fmt: skip
+
+
+JUDGE = "judge"
+"""Name of the score of answers that a model prefers."""
+
+
+class Judge(Section):
+    """A model that says which of two answers is the better one."""
+
+    model: str = ""
+    """http://HOST/PATH#MODEL; empty asks none. Graders that name a bare model ask it there."""
+    criteria: str = ""
+    """What makes an answer the better one."""
+    input_price: float = Field(default=0.0, ge=0)
+    """Price of a million tokens that it is asked with, in any currency."""
+    output_price: float = Field(default=0.0, ge=0)
+    """Price of a million tokens that it answers."""
 
 
 class Judging(Section):
@@ -20,8 +38,15 @@ class Judging(Section):
 
     metrics: tuple[MetricName, ...] | Auto = "auto"
     """Scores to compute; auto chooses by what the answers look like."""
-    primary: MetricName | Auto = "auto"
-    """The score the verdict is about; auto takes the first of the metrics."""
+    primary: str | Auto = "auto"
+    """The score the verdict is about: a metric, a grader's name, or judge; auto takes the first of
+    the graders, or else of the metrics."""
+    graders: tuple[Grader, ...] = ()
+    """Graders as OpenAI's interface has them, besides the metrics."""
+    judge: Judge = Judge()
+    """A model that prefers one of two answers, or none."""
+    embedder: str = ""
+    """Model whose vectors tell how alike texts are, for graders by cosine."""
     pattern: str = ""
     """Regular expression that an answer must match from start to end; for the regex metric."""
     tolerance: float = Field(default=1e-6, ge=0)
@@ -41,10 +66,18 @@ class Judging(Section):
     def _is_consistent(self) -> Self:
         if self.metrics != "auto" and "regex" in self.metrics and not self.pattern:
             raise ValueError("the regex metric needs evaluation.pattern")
-        if self.metrics != "auto" and self.primary not in ("auto", *self.metrics):
-            raise ValueError(f"primary is {self.primary!r}, which is not among the metrics")
-        if self.metrics == ():
+        if self.metrics == () and not self.graders:
             raise ValueError("metrics names none; name one, or leave it to auto")
+        names = [grader.name for grader in self.graders]
+        taken = {*get_args(MetricName), JUDGE, "auto"}
+        twice = next((n for i, n in enumerate(names) if n in names[:i] or n in taken), None)
+        if twice is not None:
+            raise ValueError(f"a grader is called {twice!r}, as another score is")
+        known = (*(get_args(MetricName) if self.metrics == "auto" else self.metrics), *names)
+        if self.primary == JUDGE and not self.judge.model:
+            raise ValueError("primary is 'judge', and evaluation.judge.model names none")
+        if self.primary not in ("auto", JUDGE, *known):
+            raise ValueError(f"primary is {self.primary!r}, which is not among the metrics")
         return self
 
 

@@ -315,6 +315,8 @@ def _metrics(recipe: Recipe, facts: Facts) -> tuple[tuple[str, ...], str]:
 
 
 def _primary(recipe: Recipe, facts: Facts) -> tuple[str, str]:
+    if recipe.evaluation.graders:
+        return recipe.evaluation.graders[0].name, "the first of the graders"
     return settled(recipe.evaluation.metrics)[0], "the first of the metrics"
 
 

@@ -30,6 +30,10 @@ class System(Section):
     """Folder of texts (.txt, .md) in which passages for each question are looked up."""
     passages: int = Field(default=3, ge=1)
     """Passages put before a question, where there are documents."""
+    input_price: float = Field(default=0.0, ge=0)
+    """Price of a million tokens that it is asked with, in any currency; for the cost metric."""
+    output_price: float = Field(default=0.0, ge=0)
+    """Price of a million tokens that it answers."""
 
 
 class Trial(Section):

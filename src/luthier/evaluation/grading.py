@@ -1,0 +1,388 @@
+"""OpenAI's graders judge answers: each gives a score to all answers of a system at once.
+
+What a grader needs from outside (a model to ask, vectors of texts, a function of the user's own)
+is handed in as `Means`. An answer that a grader cannot judge has no score and a reason; nothing
+that a model wrote, and nothing that a grader says, ends the work.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from luthier.data import Example, Message
+from luthier.errors import ConfigError
+from luthier.evaluation.formulas import FormulaError, calculate, check_formula, names_of
+from luthier.evaluation.json_answers import last_object
+from luthier.evaluation.likeness import LIKENESS
+from luthier.evaluation.sandbox import Limits, run_program
+from luthier.evaluation.searching import Embed, normalized
+from luthier.evaluation.templates import MissingError, fill
+from luthier.evaluation.values import Metric, Prediction
+from luthier.recipe import (
+    FunctionGrader,
+    Grader,
+    Judging,
+    LabelModel,
+    Multi,
+    PythonGrader,
+    SamplingParams,
+    ScoreModel,
+    StringCheck,
+    TextSimilarity,
+    Turn,
+)
+
+LIMITS = Limits(seconds=120, memory=2 << 30)
+"""Of a program that grades, as the interface has them."""
+AT_ONCE = 64
+"""Answers that one process of a program grades."""
+GRADES_ALL = """
+
+def _grade_all(rows):
+    grades = []
+    for sample, item in rows:
+        try:
+            grades.append([float(grade(sample, item)), ""])
+        except Exception as error:
+            grades.append([None, f"{type(error).__name__}: {error}"[:500]])
+    return grades
+"""
+FORM_OF_SCORE = (
+    "Answer with one JSON object and nothing else: "
+    '{{"steps": ["your reasoning, a sentence a step"], "result": NUMBER}}, where NUMBER is from '
+    "{low:g} to {high:g}."
+)
+FORM_OF_LABEL = (
+    "Answer with one JSON object and nothing else: "
+    '{{"steps": ["your reasoning, a sentence a step"], "result": LABEL}}, where LABEL is one of '
+    "{labels}."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """A score, or why there is none."""
+
+    score: float | None
+    why: str = ""
+
+
+NOTHING = Grade(None, "the program gave nothing that can be read")
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a model that judges answered, or why it did not."""
+
+    text: str
+    error: str = ""
+
+
+class Asks(Protocol):
+    """Asks a model many questions."""
+
+    def __call__(
+        self, model: str, questions: Sequence[Sequence[Message]], how: SamplingParams
+    ) -> list[Said]:
+        """The answers, in order."""
+        ...
+
+
+Item = dict[str, Any]
+Sample = dict[str, Any]
+Own = Callable[[Sample, Item], Any]
+
+
+def _cannot_ask(
+    model: str, questions: Sequence[Sequence[Message]], how: SamplingParams
+) -> list[Said]:
+    raise ConfigError(f"{model} cannot be asked here", where="evaluation.graders")
+
+
+def _cannot_embed(texts: Sequence[str]) -> Any:
+    raise ConfigError(
+        "likeness by vectors is asked for, and no model that makes them is named",
+        where="evaluation.embedder",
+        accepted="a model of sentence vectors",
+    )
+
+
+def _cannot_load(path: str) -> Own:
+    raise ConfigError(f"{path} cannot be called here", where="evaluation.graders")
+
+
+@dataclass(frozen=True)
+class Means:
+    """What graders need from outside."""
+
+    ask: Asks = _cannot_ask
+    embed: Embed = _cannot_embed
+    load: Callable[[str], Own] = _cannot_load
+    """Path such as package.module:function -> the function, raising `OwnError` only."""
+    items: Mapping[str, Item] | None = None
+    """Place of a row -> its fields as they stand in the file."""
+
+    def item(self, example: Example) -> Item:
+        """What templates and programs find under `item`."""
+        known = (self.items or {}).get(str(example.place), dict(example.slices))
+        return {
+            "reference_answer": example.target.content,
+            "messages": [{"role": m.role, "content": m.content} for m in example.prompt],
+            **known,
+        }
+
+
+class OwnError(Exception):
+    """A function of the user's own raised; says what."""
+
+
+@dataclass(frozen=True)
+class GradedScorer:
+    """Judges by a grader."""
+
+    metric: Metric
+    grader: Grader
+    means: Means
+
+    def score_all(
+        self, predictions: Sequence[Prediction], examples: Sequence[Example]
+    ) -> list[Grade]:
+        """A grade for each answer, in order."""
+        rows = [
+            {"sample": sample_of(prediction), "item": self.means.item(example)}
+            for prediction, example in zip(predictions, examples, strict=True)
+        ]
+        return grade(self.grader, rows, self.means)
+
+
+def build_graders(evaluation: Judging, means: Means) -> tuple[GradedScorer, ...]:
+    """The scorers that graders are. Raises ConfigError for one that can never work."""
+    return tuple(_graded(grader, means) for grader in evaluation.graders)
+
+
+def _graded(grader: Grader, means: Means) -> GradedScorer:
+    if isinstance(grader, Multi):
+        _check_formula(grader)
+    if isinstance(grader, StringCheck | LabelModel) or grader.pass_threshold is not None:
+        metric = Metric(grader.name, grader.name, "pass_fail", True, "share")
+    elif isinstance(grader, TextSimilarity) or _is_share(grader):
+        metric = Metric(grader.name, grader.name, "number", True, "share")
+    else:
+        metric = Metric(grader.name, grader.name, "number", True, "plain")
+    return GradedScorer(metric, grader, means)
+
+
+def _is_share(grader: Grader) -> bool:
+    return isinstance(grader, ScoreModel) and grader.range == (0, 1)
+
+
+def sample_of(prediction: Prediction) -> Sample:
+    """What templates and programs find under `sample`."""
+    tools = [
+        {"type": "function", "function": {"name": name, "arguments": arguments}}
+        for name, arguments in prediction.tool_calls
+    ]
+    sample: Sample = {"output_text": prediction.text, "output_tools": tools}
+    with suppress(ValueError, RecursionError):
+        sample["output_json"] = json.loads(prediction.text)
+    return sample
+
+
+Rows = Sequence[Mapping[str, Any]]
+"""Of each row {"sample": ..., "item": ...}."""
+
+
+def grade(grader: Grader, rows: Rows, means: Means) -> list[Grade]:
+    """A grade for each row, in order."""
+    match grader:
+        case StringCheck():
+            grades = _by_texts(grader, rows, lambda a, b: float(_checks(grader.operation, a, b)))
+        case TextSimilarity(evaluation_metric="cosine"):
+            grades = _by_vectors(grader, rows, means.embed)
+        case TextSimilarity():
+            grades = _by_texts(grader, rows, LIKENESS[grader.evaluation_metric])
+        case PythonGrader():
+            grades = _by_program(grader.source, rows)
+        case FunctionGrader():
+            grades = _by_function(means.load(grader.path), rows)
+        case ScoreModel():
+            low, high = grader.range
+            form = FORM_OF_SCORE.format(low=low, high=high)
+            grades = _by_model(grader, rows, means, form, lambda said: _number(said, low, high))
+        case LabelModel():
+            form = FORM_OF_LABEL.format(labels=json.dumps(list(grader.labels)))
+            grades = _by_model(grader, rows, means, form, lambda said: _passes(said, grader))
+        case Multi():
+            grades = _by_formula(grader, rows, means)
+    grades = [_finite(one) for one in grades]
+    limit = grader.pass_threshold
+    if limit is None:
+        return grades
+    return [one if one.score is None else Grade(float(one.score >= limit)) for one in grades]
+
+
+def _finite(one: Grade) -> Grade:
+    if one.score is None or math.isfinite(one.score):
+        return one
+    return Grade(None, f"the score is {one.score}")
+
+
+def _checks(operation: str, text: str, reference: str) -> bool:
+    match operation:
+        case "eq":
+            return text == reference
+        case "ne":
+            return text != reference
+        case "like":
+            return reference in text
+        case _:
+            return reference.casefold() in text.casefold()
+
+
+def _by_texts(
+    grader: StringCheck | TextSimilarity, rows: Rows, judge: Callable[[str, str], float]
+) -> list[Grade]:
+    return [
+        Grade(None, why) if why else Grade(judge(*texts)) for texts, why in _filled(grader, rows)
+    ]
+
+
+def _filled(grader: StringCheck | TextSimilarity, rows: Rows) -> list[tuple[tuple[str, str], str]]:
+    """Text and reference of each row, and what their templates miss."""
+    found = []
+    for row in rows:
+        try:
+            found.append(((fill(grader.input, row), fill(grader.reference, row)), ""))
+        except MissingError as error:
+            found.append((("", ""), str(error)))
+    return found
+
+
+def _by_vectors(grader: TextSimilarity, rows: Rows, embed: Embed) -> list[Grade]:
+    filled = _filled(grader, rows)
+    first, second = (normalized(embed([texts[i] for texts, _ in filled])) for i in (0, 1))
+    cosines = np.sum(first * second, axis=1)
+    return [
+        Grade(None, why) if why else Grade(float(cosine))
+        for cosine, (_, why) in zip(cosines, filled, strict=True)
+    ]
+
+
+def _by_program(source: str, rows: Rows) -> list[Grade]:
+    """Several rows a process; where that fails, each in one of its own."""
+    grades = []
+    for start in range(0, len(rows), AT_ONCE):
+        some = rows[start : start + AT_ONCE]
+        found = _run(source, some)
+        if found is None:
+            alone = (
+                _run(source, [row]) or [Grade(None, "the program did not end")] for row in some
+            )
+            found = [one for one, *_ in alone]
+        grades += found
+    return grades
+
+
+def _run(source: str, rows: Rows) -> list[Grade] | None:
+    pairs = [[row["sample"], row["item"]] for row in rows]
+    ran = run_program(source + GRADES_ALL, "_grade_all", (pairs,), LIMITS)
+    if ran.ending != "finished":
+        return [Grade(None, ran.error or ran.ending)] if len(rows) == 1 else None
+    try:
+        grades = [Grade(None if s is None else float(s), str(why)) for s, why in ran.value]
+    except (TypeError, ValueError):
+        grades = []
+    return grades if len(grades) == len(rows) else None
+
+
+def _by_function(function: Own, rows: Rows) -> list[Grade]:
+    grades = []
+    for row in rows:
+        try:
+            grades.append(Grade(float(function(row["sample"], row["item"]))))
+        except (OwnError, TypeError, ValueError) as error:
+            grades.append(Grade(None, str(error)))
+    return grades
+
+
+def _by_model(
+    grader: ScoreModel | LabelModel,
+    rows: Rows,
+    means: Means,
+    form: str,
+    read: Callable[[str], Grade],
+) -> list[Grade]:
+    questions, grades = [], [Grade(None)] * len(rows)
+    places = []
+    for place, row in enumerate(rows):
+        try:
+            questions.append(_question(grader.input, row, form))
+            places.append(place)
+        except MissingError as error:
+            grades[place] = Grade(None, str(error))
+    said = means.ask(grader.model, questions, grader.sampling_params)
+    for place, answer in zip(places, said, strict=True):
+        grades[place] = Grade(None, answer.error) if answer.error else read(answer.text)
+    return grades
+
+
+def _question(turns: Sequence[Turn], row: Mapping[str, Any], form: str) -> list[Message]:
+    """What the model is asked: the grader's messages, and before them how to answer."""
+    asked = [Message(turn.role, fill(turn.text, row)) for turn in turns]
+    return [Message("system", form), *asked]
+
+
+def _number(said: str, low: float, high: float) -> Grade:
+    found = last_object(said)
+    value = found.get("result") if found else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return Grade(None, f"the judge gave no number: {said[:200]!r}")
+    if not low <= value <= high:
+        return Grade(None, f"the judge gave {value:g}, which is not from {low:g} to {high:g}")
+    return Grade(float(value))
+
+
+def _passes(said: str, grader: LabelModel) -> Grade:
+    found = last_object(said)
+    label = found.get("result") if found else said.strip()
+    if label not in grader.labels:
+        return Grade(None, f"the judge gave no label: {said[:200]!r}")
+    return Grade(float(label in grader.passing_labels))
+
+
+def _by_formula(grader: Multi, rows: Rows, means: Means) -> list[Grade]:
+    parts = {name: grade(one, rows, means) for name, one in grader.graders.items()}
+    grades = []
+    for place in range(len(rows)):
+        own = {name: grades_of[place] for name, grades_of in parts.items()}
+        missing = next((f"{n}: {one.why}" for n, one in own.items() if one.score is None), "")
+        grades.append(Grade(None, missing) if missing else _calculated(grader, own))
+    return grades
+
+
+def _calculated(grader: Multi, own: Mapping[str, Grade]) -> Grade:
+    try:
+        numbers = {name: one.score for name, one in own.items() if one.score is not None}
+        return Grade(calculate(grader.calculate_output, numbers))
+    except FormulaError as error:
+        return Grade(None, str(error))
+
+
+def _check_formula(grader: Multi) -> None:
+    where = f"evaluation.graders {grader.name}.calculate_output"
+    try:
+        unknown = sorted(names_of(grader.calculate_output) - grader.graders.keys())
+        if not unknown:
+            check_formula(grader.calculate_output)
+    except FormulaError as error:
+        raise ConfigError(str(error), where=where, accepted="a formula over graders") from None
+    if unknown:
+        known = ", ".join(grader.graders)
+        raise ConfigError(
+            f"names {', '.join(unknown)}", where=where, accepted=f"the graders {known}"
+        )

@@ -1,0 +1,129 @@
+"""What graders and judges need from outside: models to ask, vectors of texts, functions.
+
+Functions are those of the person who gives the command, named in a recipe or a file of systems;
+nothing from rows or answers names one.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from luthier.data import Message
+from luthier.errors import ConfigError
+from luthier.evaluation import Embed, Item, Means, Own, OwnError, Said, Sample
+from luthier.pipeline.endpoints import Asked, Asking, NoAnswerError, open_endpoint
+from luthier.pipeline.events import Event, Note
+from luthier.pipeline.placing import open_vectors
+from luthier.recipe import Judge, Judging, Runtime, SamplingParams
+
+OPENAI = "https://api.openai.com/v1"
+TOKENS = 2048
+"""Longest answer of a model that judges, where nobody says."""
+LETTERS_PER_TOKEN = 4
+"""For an estimate of prices."""
+USUAL_ANSWER = 150
+"""Tokens, for the same."""
+MILLION = 1_000_000
+
+
+def open_means(
+    judging: Judging,
+    runtime: Runtime,
+    items: Mapping[str, Item] | None = None,
+    observe: Callable[[Event], None] = lambda event: None,
+) -> Means:
+    """What graders of these settings need. Models are opened when they are first used."""
+    means = Means(
+        ModelsToAsk(judging.judge, runtime.workspace / "answers", observe),
+        load=load_function,
+        items=items,
+    )
+    if not judging.embedder:
+        return means
+    return replace(means, embed=_Vectors(judging.embedder, runtime))
+
+
+@dataclass(frozen=True)
+class ModelsToAsk:
+    """Models behind addresses that grade or judge; what they said before is not asked again."""
+
+    judge: Judge
+    answers: Path
+    observe: Callable[[Event], None]
+
+    def __call__(
+        self, model: str, questions: Sequence[Sequence[Message]], how: SamplingParams
+    ) -> list[Said]:
+        """The answers, in order. Says beforehand how many are asked, and what it may cost."""
+        url, name = self._address(model)
+        asked = Asked(
+            how.temperature, how.max_completions_tokens or TOKENS, how.seed, how.top_p,
+            how.reasoning_effort,
+        )  # fmt: skip
+        asking = Asking(open_endpoint(url, name), asked, self.answers)
+        wanted = [(question, ()) for question in questions]
+        new = asking.new(wanted)
+        if new:
+            self.observe(Note(self._announced(name, [question for question, _ in new])))
+        return [
+            Said("", str(reply)) if isinstance(reply, NoAnswerError) else Said(reply.text)
+            for reply in asking.ask_all(wanted)
+        ]
+
+    def _address(self, model: str) -> tuple[str, str]:
+        url, found, name = model.partition("#")
+        if found:
+            return url, name
+        return self.judge.model.partition("#")[0] or OPENAI, model
+
+    def _announced(self, name: str, questions: Sequence[Sequence[Message]]) -> str:
+        letters = sum(len(message.content) for asked in questions for message in asked)
+        given, made = letters // LETTERS_PER_TOKEN, USUAL_ANSWER * len(questions)
+        price = (given * self.judge.input_price + made * self.judge.output_price) / MILLION
+        said = f"{name} is asked {len(questions):,} questions, about {given:,} tokens"
+        return f"{said}; that costs about {price:.2f}" if price else said
+
+
+@dataclass
+class _Vectors:
+    """A model of texts, loaded when it is first asked."""
+
+    source: str
+    runtime: Runtime
+    _embed: Embed | None = None
+
+    def __call__(self, texts: Sequence[str]) -> Any:
+        if self._embed is None:
+            self._embed = open_vectors(self.source, self.runtime)
+        return self._embed(texts)
+
+
+def load_function(path: str) -> Own:
+    """A function named package.module:function, importable from the working directory too.
+
+    What it raises becomes `OwnError`. Raises ConfigError where there is none.
+    """
+    module, _, name = path.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except Exception as error:
+        raise ConfigError(
+            f"cannot be imported: {type(error).__name__}: {error}",
+            where=f"evaluation.graders {path}",
+            accepted="package.module:function, from where the command is given",
+        ) from error
+    if not callable(function):
+        raise ConfigError("is no function", where=f"evaluation.graders {path}")
+
+    def guarded(sample: Sample, item: Item) -> object:
+        try:
+            return function(sample, item)
+        except Exception as error:
+            raise OwnError(f"{type(error).__name__}: {error}") from error
+
+    return guarded
