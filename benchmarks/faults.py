@@ -30,6 +30,8 @@ PRIVATE = (
     "card {card}", "from the address 93.184.{a}.{b}",
 )  # fmt: skip
 SECRETS = ("the key is ghp_{token}", "AKIA{upper}", "https://{name}:{token}@host.net/x")
+NAMED = {"duplicates-in-capitals": "near-duplicates"}
+"""Faults that the check of another name is to find."""
 NAMES = ("anna", "jonas", "mirela", "okoye", "svensson", "takeda", "ximena", "youssef")
 
 
@@ -65,7 +67,8 @@ def measured(folder: Path, seed: int) -> dict[str, dict[str, Any]]:
     for fault, places in planted.places.items():
         if not places:
             continue
-        known, found = before.get(fault, set()), after.get(fault, set())
+        problem = NAMED.get(fault, fault)
+        known, found = before.get(problem, set()), after.get(problem, set())
         new = found - known
         hits = len(places & found)
         results[fault] = {
@@ -127,7 +130,8 @@ class Planter:
             )
         if self.is_prose:
             self._change("cut-off-answers", count, self._cut)
-        self._add("exact-duplicates", count, self.rows, lambda row: with_question(
+        self._add("exact-duplicates", count, self.rows, lambda row: row)
+        self._add("duplicates-in-capitals", count, self.rows, lambda row: with_question(
             row, question(row).upper()))  # fmt: skip
         self._add("near-duplicates", count, self._long(self.rows), self._nearly)
         self._add("leaked-questions", count, self._test, lambda row: with_question(

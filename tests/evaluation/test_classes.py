@@ -118,7 +118,7 @@ def test_several_labels_are_scored_as_scikit_learn_does() -> None:
     scorers = class_scorers(MULTI, examples)
     settings_ = make_evaluation("labels_f1", resamples=200)
     result = run_system(
-        Fixed("fixed", MULTI, shares), "other", examples, list(scorers.values()), settings_
+        Fixed("fixed", MULTI, shares), "baseline", examples, list(scorers.values()), settings_
     )
     given_ = (shares >= 0.5).astype(int)
     for average in ("macro", "micro"):

@@ -176,7 +176,7 @@ def test_answers_that_do_not_match_the_rows_are_refused(kind: type[ScriptedPredi
     for _ in EXAMPLES:
         predictor.enqueue("x")
     with pytest.raises(EvaluationError, match=r"careless: 1[12] answers do not match 12"):
-        run_system(predictor, "other", EXAMPLES, SCORERS, SETTINGS)
+        run_system(predictor, "baseline", EXAMPLES, SCORERS, SETTINGS)
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])

@@ -269,3 +269,50 @@ def test_answers_that_were_given_before_a_scorer_raised_are_kept(folder: Path) -
         tried = try_systems(trial(f"{server.url}#big", evaluation={"graders": [fixed]}))
         assert tried.result.systems[0].estimates["own"].value == 2
         assert len(server.asked) == before
+
+
+def test_a_judge_prefers_answers_and_the_report_shows_it(folder: Path) -> None:
+    pytest.importorskip("openai", reason="the client of endpoints")
+
+    def answer(asked: Body) -> str:
+        said = asked["messages"][-1]["content"]
+        if asked["model"] == "small":
+            return "I do not know"
+        if asked["model"] == "big":
+            return knows(asked)
+        after_a = said.partition("answer A>\n")[2]
+        return '{"better": "B"}' if after_a.startswith("I do not") else '{"better": "A"}'
+
+    with serving(answer) as server:
+        big, small, wise = (f"{server.url}#{name}" for name in ("big", "small", "wise"))
+        asked = {"metrics": ["chrf"], "primary": "judge", "judge": {"model": wise}}
+        tried = try_systems(trial(big, small, evaluation=asked))
+        (duel,) = tried.result.duels
+        assert duel.preferred.won == 6
+        assert duel.consistency.value == 1
+        assert tried.result.verdict is not None
+        assert tried.result.verdict.decision == "better"
+        page = tried.report.read_text("utf-8")
+        assert "What the judge preferred" in page
+        assert "wise saw both answers" in page
+        before = len(server.asked)
+        assert try_systems(trial(big, small, evaluation=asked)).result == tried.result
+        assert len(server.asked) == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"judge": {"model": "ftp://host#m"}}, "http"),
+        ({"primary": "judge"}, "judge.model names none"),
+        ({"graders": [{"type": "function", "name": "x", "path": "none_such:f"}]}, "imported"),
+    ],
+)
+def test_judges_that_cannot_be_are_refused_before_anything_is_asked(
+    folder: Path, settings: Any, said: str
+) -> None:
+    pytest.importorskip("openai", reason="the client of endpoints")
+    with serving(knows) as server:
+        with pytest.raises(ConfigError, match=said):
+            try_systems(trial(f"{server.url}#big", evaluation=settings))
+        assert not server.asked

@@ -12,6 +12,7 @@ from luthier.evaluation.comparing import CLEAR_CHANGE, compare, estimate
 from luthier.evaluation.deciding import decide, strongest_baseline
 from luthier.evaluation.details import ClassDetails, class_details
 from luthier.evaluation.documents import passages_of
+from luthier.evaluation.duels import PairJudge, pair_judge
 from luthier.evaluation.evaluating import (
     AnyScorer,
     Observe,
@@ -32,6 +33,7 @@ from luthier.evaluation.grading import (
     Sample,
     build_graders,
 )
+from luthier.evaluation.preferring import preferred
 from luthier.evaluation.prompting import (
     ALONE,
     NearestShots,
@@ -51,9 +53,10 @@ from luthier.evaluation.replaying import (
     RecordedPredictor,
     recorded,
 )
-from luthier.evaluation.sampling import AveragedScorer, averaged, combine
+from luthier.evaluation.sampling import averaged, combine
 from luthier.evaluation.scorers import (
     SCORERS,
+    KnownScorer,
     PredictionScorer,
     RowScorer,
     Scorer,
@@ -75,12 +78,14 @@ from luthier.evaluation.swapping import (
 )
 from luthier.evaluation.values import (
     Comparison,
+    Duel,
     Estimate,
     EvaluationResult,
     Kind,
     Metric,
     Prediction,
     Predictor,
+    Preferred,
     SystemResult,
     Verdict,
 )
@@ -106,12 +111,15 @@ __all__ = [
     "SPEAKS_AS_AI",
     "Answers",
     "AnyScorer",
-    "AveragedScorer",
+    "KnownScorer",
     "BM25Predictor",
     "Changed",
     "ClassDetails",
     "ClassMap",
     "Comparison",
+    "Duel",
+    "PairJudge",
+    "pair_judge",
     "Estimate",
     "Embed",
     "EvaluationResult",
@@ -134,6 +142,8 @@ __all__ = [
     "Passages",
     "Prediction",
     "Predictor",
+    "Preferred",
+    "preferred",
     "Probe",
     "Prompt",
     "RecordedAnswer",

@@ -20,6 +20,7 @@ from luthier.evaluation.wording import (
     format_interval,
     format_p,
 )
+from luthier.recipe import JUDGE
 
 Decision = Literal["better", "worse", "cannot tell"]
 
@@ -62,12 +63,17 @@ def decide(
     candidate: SystemResult,
     comparison: Comparison,
     confidence: float,
+    doubt: str = "",
 ) -> Verdict:
-    """Say whether the candidate is better, worse, or whether these rows cannot tell."""
-    decision = _decision(metric, comparison, confidence)
+    """Say whether the candidate is better, worse, or whether these rows cannot tell.
+
+    A doubt about the scores themselves is a reason that they cannot.
+    """
+    decision = "cannot tell" if doubt else _decision(metric, comparison, confidence)
     at = f" at n = {comparison.n}" if decision == "cannot tell" else ""
     sentences = (
         f"{decision.capitalize()}{at}.",
+        doubt,
         _levels(metric, baseline, candidate, confidence),
         _difference(metric, comparison, confidence),
         _unscored(comparison, len(candidate.predictions)),
@@ -139,6 +145,11 @@ def _groups(comparison: Comparison) -> str:
 def _changed_rows(metric: Metric, comparison: Comparison) -> str:
     if metric.kind == "whole":
         return ""
+    if metric.name == JUDGE:
+        return (
+            f"The judge preferred it in {_count(len(comparison.fixed), 'row')} and the other in "
+            f"{len(comparison.broken) or 'none'}."
+        )
     num_fixed, broken = len(comparison.fixed), len(comparison.broken) or "none"
     fixed = _count(num_fixed, "row") if num_fixed else "No row"
     if metric.kind == "pass_fail":

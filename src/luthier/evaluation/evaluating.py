@@ -20,11 +20,14 @@ from luthier.evaluation.checks import (
 )
 from luthier.evaluation.comparing import compare, estimate, groups_of, perplexity
 from luthier.evaluation.deciding import RIVALS, decide, strongest_baseline
+from luthier.evaluation.duels import METRIC, PairJudge, with_preferences
 from luthier.evaluation.grading import GradedScorer
-from luthier.evaluation.scorers import RowScorer
+from luthier.evaluation.scorers import KnownScorer, RowScorer
 from luthier.evaluation.statistics import holm
 from luthier.evaluation.values import (
+    LEAST_CONSISTENCY,
     Comparison,
+    Duel,
     Estimate,
     EvaluationResult,
     Kind,
@@ -35,7 +38,7 @@ from luthier.evaluation.values import (
     Verdict,
 )
 from luthier.evaluation.wholes import WholeScorer, compare_whole, estimate_whole
-from luthier.recipe import Judging, settled
+from luthier.recipe import JUDGE, Judging, settled
 
 AnyScorer = RowScorer | WholeScorer
 
@@ -148,33 +151,45 @@ def conclude(
     evaluation: Judging,
     *,
     seed: int = 0,
+    judge: PairJudge | None = None,
 ) -> EvaluationResult:
     """Compare the system in question with its strongest rival on every metric, and decide.
 
-    Where there are more rivals, also with each of them on the primary metric. Without a system in
-    question or a rival there is nothing to decide: no comparisons, no verdict.
+    Where there are more rivals, also with each of them on the primary metric. A judge adds a
+    metric: whose answer it prefers. Without a system in question or a rival there is nothing to
+    decide: no comparisons, no verdict.
     The verdict's comparison stands first; it is the one claim made beforehand, so only the others
     carry p-values adjusted for their number.
     """
     metrics = [scorer.metric for scorer in scorers]
     check_examples(examples)
     check_systems(examples, systems, metrics)
-    primary = _primary(metrics, evaluation)
-    comparisons: tuple[Comparison, ...] = ()
-    verdict: Verdict | None = None
     candidate = next((system for system in systems if system.is_candidate), None)
     rivals = [system for system in systems if system.kind in RIVALS]
-    if candidate and rivals:
-        others = [metric for metric in metrics if metric != primary]
-        baseline = strongest_baseline(systems, [primary, *others])
-        if baseline is None:
+    duels: list[Duel] = []
+    if not (candidate and rivals):
+        judge = None
+    pairs = {rival.name: (rival, candidate) for rival in rivals if candidate}
+    if judge and candidate:
+        scorers, metrics = [*scorers, KnownScorer(METRIC)], [*metrics, METRIC]
+        duels, found = with_preferences(examples, candidate, rivals, judge, evaluation)
+        pairs = {rival.name: (rival, own) for rival, own in found}
+    primary = _primary(metrics, evaluation)
+    order = [primary, *(metric for metric in metrics if metric != primary)]
+    comparisons: tuple[Comparison, ...] = ()
+    verdict: Verdict | None = None
+    if pairs:
+        strongest = strongest_baseline([rival for rival, _ in pairs.values()], order)
+        if strongest is None:
             raise _unscored(primary)
-        pairs = [
-            _Pair(rival, candidate, tuple(examples), evaluation, seed)
-            for rival in (baseline, *(r for r in rivals if r is not baseline and r.kind == "rival"))
-        ]
-        comparisons = _compare_all(primary, scorers, pairs)
-        verdict = decide(primary, baseline, candidate, comparisons[0], evaluation.confidence)
+        first = pairs.pop(strongest.name)
+        others = [pair for pair in pairs.values() if pair[0].kind == "rival"]
+        compared = [_Pair(*p, tuple(examples), evaluation, seed) for p in (first, *others)]
+        comparisons = _compare_all(primary, scorers, compared)
+        doubt = _doubt(primary, duels, strongest)
+        verdict = decide(primary, *first, comparisons[0], evaluation.confidence, doubt)
+        scored = {system.name: system for system in (*first, *(r for r, _ in pairs.values()))}
+        systems = [scored.get(system.name, system) for system in systems]
     return EvaluationResult(
         metrics=tuple(metrics),
         primary=primary.name,
@@ -182,6 +197,19 @@ def conclude(
         systems=tuple(systems),
         comparisons=comparisons,
         verdict=verdict,
+        duels=tuple(duels),
+    )
+
+
+def _doubt(primary: Metric, duels: Sequence[Duel], rival: SystemResult) -> str:
+    """Why a verdict by the judge is none."""
+    duel = next((duel for duel in duels if duel.rival == rival.name), None)
+    if primary.name != JUDGE or duel is None or duel.is_trusted or duel.consistency.value is None:
+        return ""
+    return (
+        f"The judge changed its mind with the order of the answers in all but "
+        f"{100 * duel.consistency.value:.0f} % of rows; below {100 * LEAST_CONSISTENCY:.0f} % "
+        "nothing is concluded from it."
     )
 
 

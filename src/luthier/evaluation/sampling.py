@@ -7,29 +7,18 @@ and wrong answers come besides: whether one of all k is right (pass@k, Chen et a
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from luthier.data import Example
 from luthier.evaluation.comparing import estimate, groups_of, perplexity
-from luthier.evaluation.scorers import RowScorer
-from luthier.evaluation.values import Metric, Prediction, SystemResult
+from luthier.evaluation.scorers import KnownScorer, RowScorer
+from luthier.evaluation.values import Metric, SystemResult
 from luthier.recipe import Judging
 
 PASS, FLIPS = "pass_at", "flips"
 
 
-@dataclass(frozen=True, slots=True)
-class AveragedScorer:
-    """Names a metric whose scores come from several answers to each row."""
-
-    metric: Metric
-
-    def score(self, prediction: Prediction, example: Example) -> float | None:
-        """Nothing: no single answer has such a score."""
-        return None
-
-
-def averaged(scorers: Sequence[RowScorer], num_samples: int) -> tuple[AveragedScorer, ...]:
+def averaged(scorers: Sequence[RowScorer], num_samples: int) -> tuple[KnownScorer, ...]:
     """What is scored over several answers: each metric's mean, and what more pass and fail tell."""
     found = []
     for scorer in scorers:
@@ -49,7 +38,7 @@ def averaged(scorers: Sequence[RowScorer], num_samples: int) -> tuple[AveragedSc
                     "number", False, "share",
                 )
             )  # fmt: skip
-    return tuple(AveragedScorer(metric) for metric in found)
+    return tuple(KnownScorer(metric) for metric in found)
 
 
 def combine(

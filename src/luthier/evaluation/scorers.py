@@ -226,6 +226,17 @@ SCORERS: Mapping[str, Callable[[Judging], Scorer]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class KnownScorer:
+    """Names a metric whose scores come from elsewhere: of several answers, or of two systems."""
+
+    metric: Metric
+
+    def score(self, prediction: Prediction, example: Example) -> float | None:
+        """Nothing: no single answer has such a score."""
+        return None
+
+
 RowScorer = Scorer | GradedScorer
 """Whatever gives each row a score."""
 

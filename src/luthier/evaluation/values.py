@@ -10,8 +10,11 @@ from typing import Literal, Protocol
 
 from luthier.data import Example
 
-Kind = Literal["zero_shot", "few_shot", "baseline", "rival", "tuned", "candidate", "other"]
-"""To the verdict: the one in question (tuned, candidate), a rival (the first four), or nothing."""
+LEAST_CONSISTENCY = 0.7
+"""Below it nothing is concluded from what a judge says."""
+
+Kind = Literal["zero_shot", "few_shot", "baseline", "rival", "tuned", "candidate"]
+"""To the verdict: the one in question (tuned, candidate), or a rival."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +150,49 @@ class Verdict:
     comparison: Comparison
 
 
+Outcome = float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Preferred:
+    """How often one system is preferred to another."""
+
+    won: int
+    lost: int
+    tied: int
+    unjudged: int
+    rate: Estimate
+    """Share of rows won, ties counting half."""
+    decided: Estimate
+    """Share won of those that are no ties."""
+    p_value: float
+    test: str
+    length_controlled: float | None
+    """Share that would be won of decided rows if both answers were equally long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Duel:
+    """What a judge preferred, on all rows."""
+
+    judge: str
+    candidate: str
+    rival: str
+    outcomes: tuple[Outcome, ...]
+    """One a row: the candidate won (1), lost (0), tied (0.5), or the row was not judged."""
+    preferred: Preferred
+    consistency: Estimate
+    """Share of rows judged alike both times."""
+    why_unjudged: str = ""
+    """Of the first row that was not judged, though both had answered."""
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether the judge is consistent enough for its word to count."""
+        share = self.consistency.value
+        return share is None or share >= LEAST_CONSISTENCY
+
+
 @dataclass(frozen=True, slots=True)
 class EvaluationResult:
     """All systems on the same rows, every comparison made, and the verdict."""
@@ -157,3 +203,5 @@ class EvaluationResult:
     systems: tuple[SystemResult, ...]
     comparisons: tuple[Comparison, ...]
     verdict: Verdict | None
+    duels: tuple[Duel, ...] = ()
+    """What a judge preferred, against each rival."""

@@ -1,19 +1,31 @@
-"""Which scorers judge held-out rows: those of written answers, labels, numbers or searches."""
+"""What judges held-out rows: scorers of written answers, labels, numbers or searches; a judge."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from luthier.data import Collection, Example, LabelSet
 from luthier.errors import ConfigError
 from luthier.evaluation import (
     RANKING_SCORERS,
     AnyScorer,
+    PairJudge,
     build_graders,
     build_scorers,
     class_scorers,
     number_scorers,
+    pair_judge,
 )
+from luthier.pipeline.events import Event
 from luthier.pipeline.means import open_means
-from luthier.recipe import TEXT_METHODS, Recipe, settled
+from luthier.recipe import TEXT_METHODS, Judging, Recipe, Runtime, settled
+
+
+def judge_of(
+    judging: Judging, runtime: Runtime, observe: Callable[[Event], None] = lambda event: None
+) -> PairJudge | None:
+    """The judge that settings name, or none. Raises ConfigError."""
+    if not judging.judge.model:
+        return None
+    return pair_judge(judging, open_means(judging, runtime, None, observe).ask)
 
 
 def scorers_of(

@@ -6,7 +6,7 @@ nothing from rows or answers names one.
 
 import importlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,20 @@ from typing import Any
 from luthier.data import Message
 from luthier.errors import ConfigError
 from luthier.evaluation import Embed, Item, Means, Own, OwnError, Said, Sample
-from luthier.pipeline.endpoints import Asked, Asking, NoAnswerError, open_endpoint
+from luthier.pipeline.endpoints import Asked, Asking, Endpoint, NoAnswerError, open_endpoint
 from luthier.pipeline.events import Event, Note
 from luthier.pipeline.placing import open_vectors
-from luthier.recipe import Judge, Judging, Runtime, SamplingParams
+from luthier.recipe import (
+    FunctionGrader,
+    Grader,
+    Judge,
+    Judging,
+    LabelModel,
+    Multi,
+    Runtime,
+    SamplingParams,
+    ScoreModel,
+)
 
 OPENAI = "https://api.openai.com/v1"
 TOKENS = 2048
@@ -35,15 +45,32 @@ def open_means(
     items: Mapping[str, Item] | None = None,
     observe: Callable[[Event], None] = lambda event: None,
 ) -> Means:
-    """What graders of these settings need. Models are opened when they are first used."""
+    """What graders and the judge of these settings need.
+
+    Raises ConfigError for an address or a function that cannot be; nothing is asked or loaded yet.
+    """
+    models = ModelsToAsk(judging.judge, runtime.workspace / "answers", observe)
+    for grader in _alone(judging.graders):
+        if isinstance(grader, ScoreModel | LabelModel):
+            models.open(grader.model)
+        elif isinstance(grader, FunctionGrader):
+            load_function(grader.path)
+    if judging.judge.model:
+        models.open(judging.judge.model)
     means = Means(
-        ModelsToAsk(judging.judge, runtime.workspace / "answers", observe),
+        models,
         load=load_function,
         items=items,
     )
     if not judging.embedder:
         return means
     return replace(means, embed=_Vectors(judging.embedder, runtime))
+
+
+def _alone(graders: Iterable[Grader]) -> Iterator[Grader]:
+    """All graders, those within others too."""
+    for grader in graders:
+        yield from grader.graders.values() if isinstance(grader, Multi) else (grader,)
 
 
 @dataclass(frozen=True)
@@ -58,26 +85,28 @@ class ModelsToAsk:
         self, model: str, questions: Sequence[Sequence[Message]], how: SamplingParams
     ) -> list[Said]:
         """The answers, in order. Says beforehand how many are asked, and what it may cost."""
-        url, name = self._address(model)
+        endpoint = self.open(model)
         asked = Asked(
             how.temperature, how.max_completions_tokens or TOKENS, how.seed, how.top_p,
             how.reasoning_effort,
         )  # fmt: skip
-        asking = Asking(open_endpoint(url, name), asked, self.answers)
+        asking = Asking(endpoint, asked, self.answers)
         wanted = [(question, ()) for question in questions]
         new = asking.new(wanted)
         if new:
-            self.observe(Note(self._announced(name, [question for question, _ in new])))
+            self.observe(Note(self._announced(endpoint.name, [question for question, _ in new])))
         return [
             Said("", str(reply)) if isinstance(reply, NoAnswerError) else Said(reply.text)
             for reply in asking.ask_all(wanted)
         ]
 
-    def _address(self, model: str) -> tuple[str, str]:
+    def open(self, model: str) -> Endpoint:
+        """A model by address, or by name at the judge's or else OpenAI's. Raises ConfigError."""
         url, found, name = model.partition("#")
         if found:
-            return url, name
-        return self.judge.model.partition("#")[0] or OPENAI, model
+            return open_endpoint(url, name)
+        beside, found, _ = self.judge.model.partition("#")
+        return open_endpoint(beside if found else OPENAI, model)
 
     def _announced(self, name: str, questions: Sequence[Sequence[Message]]) -> str:
         letters = sum(len(message.content) for asked in questions for message in asked)

@@ -51,6 +51,7 @@ from luthier.evaluation import (
 )
 from luthier.pipeline.datasets import NamedRows
 from luthier.pipeline.events import Event
+from luthier.pipeline.judging import judge_of
 from luthier.pipeline.means import open_means
 from luthier.pipeline.preparing import measurable
 from luthier.pipeline.systems import (
@@ -182,7 +183,10 @@ class _Court:
                 for own in draws
             ]
             scorers = averaged(self.scorers, self.trial.samples)
-        result = conclude(self.test, systems, scorers, self.judging, seed=self.trial.seed)
+        result = conclude(
+            self.test, systems, scorers, self.judging, seed=self.trial.seed,
+            judge=judge_of(self.judging, self.trial.runtime, self.observe),
+        )  # fmt: skip
         return result, [result for own in draws for result in own]
 
     def _answering(self, system: System, draw: int) -> _Answering:

@@ -32,6 +32,7 @@ from luthier.evaluation import (
 from luthier.pipeline.asking import Numbers
 from luthier.pipeline.events import Answered, Event, Note, Ready
 from luthier.pipeline.journal import Journal
+from luthier.pipeline.judging import judge_of
 from luthier.pipeline.learning import Circumstances
 from luthier.pipeline.loggers import open_loggers
 from luthier.pipeline.opened_texts import TunedReader, open_reader, reads_texts
@@ -299,9 +300,11 @@ class _Path:
     def _conclude(
         self, systems: list[SystemResult], outcome: Outcome, details: TextDetails | None
     ) -> Tuned:
+        evaluation, runtime = self.recipe.evaluation, self.recipe.runtime
         result = conclude(
-            self.prepared.test, systems, self.work.scorers, self.recipe.evaluation, seed=self.seed
-        )
+            self.prepared.test, systems, self.work.scorers, evaluation, seed=self.seed,
+            judge=judge_of(evaluation, runtime, self.observe),
+        )  # fmt: skip
         self.journal.conclude(systems, outcome.num_steps)
         report = build_report(self.run, self.prepared, result, self.journal, outcome)
         write_report(replace(report, details=details), self.run.folder)

@@ -31,6 +31,7 @@ from luthier.report.facts import (
 )
 from luthier.report.numbers import count, counted, duration
 from luthier.report.pairing import Pairing, pair_systems
+from luthier.report.preferred import duel_lines, least_consistency
 from luthier.report.rows import RowTable, rows_side_by_side
 from luthier.report.slices import slice_part
 from luthier.report.svg import visible
@@ -54,6 +55,13 @@ def _evaluation_parts(report: ReportInput) -> dict[str, Any]:
     pairing = pair_systems(evaluation) if evaluation else None
     parts: dict[str, Any] = {"scores": None, "compared": None, "comparisons": (), "rows": None}
     parts["headline"] = headline(evaluation, pairing)
+    duels = evaluation.duels if evaluation else ()
+    parts |= {
+        "duels": duel_lines(duels),
+        "judge": duels[0].judge if duels else "",
+        "candidate": duels[0].candidate if duels else "",
+        "least_consistency": least_consistency(),
+    }
     if evaluation and pairing:
         parts["scores"] = scores(evaluation, pairing.metric) if evaluation.systems else None
         parts["compared"] = compared(evaluation, pairing)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from luthier.evaluation.values import Comparison, EvaluationResult, Metric, SystemResult
+from luthier.recipe import JUDGE
 
 Outcome = Literal["broken", "fixed", "both_wrong", "both_right", "similar", "unscored"]
 
@@ -26,6 +27,10 @@ PASS_FAIL_TITLES: dict[Outcome, str] = {
     "both_right": "Both right",
     "unscored": "Not scored",
 }
+PREFERRED_TITLES: dict[Outcome, str] = {
+    "fixed": "Preferred", "broken": "The other preferred", "both_wrong": "Tied",
+    "unscored": "Not judged",
+}  # fmt: skip
 NUMBER_TITLES: dict[Outcome, str] = {
     "broken": "Worse",
     "fixed": "Better",
@@ -86,6 +91,8 @@ def row_outcomes(evaluation: EvaluationResult, pairing: Pairing) -> tuple[Outcom
 
 def outcome_titles(metric: Metric) -> dict[Outcome, str]:
     """The words for outcomes: rows are right or wrong only under a pass/fail metric."""
+    if metric.name == JUDGE:
+        return PREFERRED_TITLES
     return PASS_FAIL_TITLES if metric.kind == "pass_fail" else NUMBER_TITLES
 
 
