@@ -93,15 +93,16 @@ def _compare(task: str, repeats: int, environments: Path, folder: Path) -> Itera
             with tempfile.TemporaryDirectory(dir=folder) as cache:
                 given = {**job, **contender, "task": task, "name": name, "peer": name,
                          "cache": cache}  # fmt: skip
-                measured = _fresh(given, environments, folder)
+                measured = fresh(given, environments, folder)
                 if task == "tokenise":
-                    measured["again"] = _fresh(given, environments, folder)["seconds"]
+                    measured["again"] = fresh(given, environments, folder)["seconds"]
             runs[name].append(_judged(task, measured, job))
             print(f"{task} {repeat + 1}: {name}: {runs[name][-1]}", file=sys.stderr, flush=True)
         yield {"data": task, "machine": dict(capture_environment()), "about": about, "runs": runs}
 
 
-def _fresh(job: dict[str, Any], environments: Path, folder: Path) -> dict[str, Any]:
+def fresh(job: dict[str, Any], environments: Path, folder: Path) -> dict[str, Any]:
+    """What a contender measured in a process of its own."""
     place = folder / "job.json"
     place.write_text(json.dumps(job))
     python = python_of(job["environment"], environments)

@@ -23,6 +23,7 @@ from luthier.models.adapters import fixed_adapters
 from luthier.models.attention import attend
 from luthier.models.layout import FlatLayout, Scoring
 from luthier.models.loading import LanguageModel
+from luthier.models.products import quick_count, quick_products
 
 FILL_TOKENS = 2048
 """Prompt tokens computed at once."""
@@ -70,6 +71,7 @@ class KeyValueCache:
         self._new_lengths: tuple[int, ...] = ()
         self._first_slot = 0
         self._layout: FlatLayout | None = None
+        self._new: _NewTokens | None = None
 
     @property
     def prefix_length(self) -> int:
@@ -86,9 +88,9 @@ class KeyValueCache:
         self._layout = FlatLayout.after(self.prefix_length, lengths)
         self.lengths[first_slot : first_slot + len(lengths)] = torch.tensor(lengths)
 
-    def begin_step(self) -> None:
+    def begin_step(self, num_rows: int, device: torch.device) -> None:
         """The next run computes one token for each of the first slots."""
-        self._layout = None
+        self._layout, self._new = None, _NewTokens(self.lengths[:num_rows].clone(), device)
 
     def move(self, source: int, target: int) -> None:
         """Overwrite a slot with another."""
@@ -129,35 +131,64 @@ class KeyValueCache:
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring
     ) -> Tensor:
         """One new token per slot: T = number of slots in use."""
-        num_heads, num_rows, groups, width = query.shape
+        step, (num_heads, num_rows, groups, width) = self._new, query.shape
+        assert step is not None, "begin_step comes first"
         keys, values = self._slot_tensors(layer, key)
-        positions = self.lengths[:num_rows]
-        rows = torch.arange(num_rows)
-        keys[rows, :, positions] = key.transpose(0, 1)
-        values[rows, :, positions] = value.transpose(0, 1)
-        longest = int(positions.max()) + 1
-        own = query.transpose(0, 1) @ keys[:num_rows, :, :longest].transpose(2, 3)
-        scores = own.float()
+        places = step.places(num_heads, self._slot_length)
+        for kept, new in ((keys, key), (values, value)):
+            kept.view(-1, width).index_copy_(0, places, new.transpose(0, 1).reshape(-1, width))
+        # Slots and heads as one axis: so a part of each slot's length is read without a copy.
+        keys, values = (x.flatten(0, 1)[: num_rows * num_heads, : step.longest]
+                        for x in (keys, values))  # fmt: skip
+        asked = query.transpose(0, 1).reshape(num_rows * num_heads, groups, width)
+        scores = torch.bmm(asked, keys.transpose(1, 2)).view(num_rows, num_heads, groups, -1)
         if layer in self._prefix:
             flat = query.reshape(num_heads, num_rows * groups, width)
-            shared = torch.bmm(flat, self._prefix[layer][0].transpose(1, 2)).float()
+            shared = torch.bmm(flat, self._prefix[layer][0].transpose(1, 2))
             shared = shared.view(num_heads, num_rows, groups, -1).transpose(0, 1)
             scores = torch.cat((shared, scores), dim=-1)
-        prefix_length = scores.shape[-1] - longest
-        scores.mul_(scoring.scale)
+        prefix_length = scores.shape[-1] - step.longest
+        scores = scores.float().mul_(scoring.scale)
         if scoring.cap is not None:
             scores.div_(scoring.cap).tanh_().mul_(scoring.cap)
-        # Distance of each key behind the new token; negative lies ahead.
-        behind = prefix_length + positions[:, None] - torch.arange(scores.shape[-1])
-        unseen = behind < 0 if scoring.window is None else (behind < 0) | (behind >= scoring.window)
-        scores.masked_fill_(unseen[:, None, None].to(scores.device), -torch.inf)
+        scores += step.mask(prefix_length, scoring.window, scores.device)
         shares = scores.softmax(dim=-1).to(query.dtype)
-        mixed = shares[..., prefix_length:] @ values[:num_rows, :, :longest]
-        mixed = mixed.transpose(0, 1)
+        own = shares[..., prefix_length:].reshape(num_rows * num_heads, groups, -1)
+        mixed = torch.bmm(own, values).view(num_rows, num_heads, groups, width).transpose(0, 1)
         if prefix_length:
             flat = shares[..., :prefix_length].transpose(0, 1).reshape(num_heads, -1, prefix_length)
             mixed = mixed + torch.bmm(flat, self._prefix[layer][1]).view_as(mixed)
         return mixed
+
+
+class _NewTokens:
+    """Where one new token per slot goes, and what it sees: the same in all layers alike."""
+
+    def __init__(self, positions: Tensor, device: torch.device) -> None:
+        self._positions, self._device = positions, device
+        self.longest = int(positions.max()) + 1
+        self._masks: dict[tuple[int, int | None], Tensor] = {}
+        self._places: dict[int, Tensor] = {}
+
+    def places(self, num_heads: int, slot_length: int) -> Tensor:
+        """Rows [B * K] of a cache [B * K * L, D] that the new tokens fill."""
+        if num_heads not in self._places:
+            slots = torch.arange(len(self._positions))[:, None] * num_heads
+            lines = slots + torch.arange(num_heads)
+            found = lines * slot_length + self._positions[:, None]
+            self._places[num_heads] = found.flatten().to(self._device)
+        return self._places[num_heads]
+
+    def mask(self, prefix_length: int, window: int | None, device: torch.device) -> Tensor:
+        """0 for each key [B, 1, 1, P + L] that a new token sees, else -inf; float32."""
+        if (prefix_length, window) not in self._masks:
+            num_keys = prefix_length + self.longest
+            # Distance of each key behind the new token; negative lies ahead.
+            behind = prefix_length + self._positions[:, None] - torch.arange(num_keys)
+            unseen = behind < 0 if window is None else (behind < 0) | (behind >= window)
+            mask = torch.zeros(unseen.shape).masked_fill_(unseen, -torch.inf)
+            self._masks[prefix_length, window] = mask[:, None, None].to(device)
+        return self._masks[prefix_length, window]
 
 
 @torch.inference_mode()
@@ -184,7 +215,7 @@ def generate(
     if num_slots is None:
         length = max(len(prompt) for prompt in prompts) - _common_prefix(prompts) + max_new_tokens
         num_slots = min(MAX_SLOTS, max(1, CACHE_BYTES // (length * bytes_per_token(model))))
-    with fixed_adapters(model.network):
+    with fixed_adapters(model.network), quick_products(model.network):
         return _Batch(model, prompts, limits, num_slots).run(observe)
 
 
@@ -244,7 +275,8 @@ class _Batch:
         self.prefix = _common_prefix(prompts)
         self.num_slots = min(num_slots, len(prompts))
         longest = max(len(prompt) for prompt in prompts) - self.prefix
-        self.cache = KeyValueCache(self.num_slots, longest + limits.max_new_tokens)
+        room = quick_count(self.num_slots, model.head.weight)
+        self.cache = KeyValueCache(room, longest + limits.max_new_tokens)
         # Prompts of like length stand together, so that slots fill and end together.
         self.pending = deque(sorted(range(len(prompts)), key=lambda i: len(prompts[i])))
         self.active: list[int] = []
@@ -294,16 +326,22 @@ class _Batch:
     def _step(self) -> None:
         """One more token for every active slot."""
         tokens = [self.answers[i].ids[-1] for i in self.active]
-        positions = [int(n) + self.prefix for n in self.cache.lengths[: len(self.active)]]
-        self.cache.begin_step()
-        hidden = self._forward(tokens, positions)
+        # Slots that nobody reads are computed, too, where so many are faster.
+        idle = quick_count(len(tokens), self.model.head.weight) - len(tokens)
+        self.cache.lengths[len(tokens) : len(tokens) + idle] = 0
+        positions = (self.cache.lengths[: len(tokens) + idle] + self.prefix).tolist()
+        self.cache.begin_step(len(positions), self.model.device)
+        hidden = self._forward(tokens + [0] * idle, positions)
         self.cache.lengths[: len(self.active)] += 1
         self._take(0, hidden)
 
     def _take(self, first_slot: int, hidden: Tensor) -> None:
-        """Append a token to each row; free the slots of answers that have ended."""
+        """Append a token to each row; free the slots of answers that have ended.
+
+        There may be more hidden states than active slots.
+        """
         rows = self.active[first_slot : first_slot + len(hidden)]
-        tokens = self._choose(self.model.logits(hidden), rows)
+        tokens = self._choose(self.model.logits(hidden)[: len(rows)], rows)
         for slot in reversed(range(first_slot, first_slot + len(tokens))):
             answer, token = self.answers[self.active[slot]], tokens[slot - first_slot]
             if token in self.limits.stop_ids:

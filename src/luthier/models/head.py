@@ -16,6 +16,8 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
+from luthier.models.products import product
+
 CHUNK_BYTES = 16 * 2**20
 """Bytes of logits held at once; the rows of a chunk follow from the vocabulary."""
 
@@ -38,7 +40,7 @@ class Head:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [C, V] of hidden states [C, H], in their dtype; the memory is new."""
-        logits = hidden @ self.weight.t()
+        logits = product(hidden, self.weight)
         if self.bias is not None:
             logits += self.bias
         if self.scale != 1:

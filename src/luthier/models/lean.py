@@ -20,12 +20,21 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
 
     Computed in float32 and rounded before the weight is applied (Zhang and Sennrich 2019).
     """
+    if _is_plain(x):
+        return cast(Tensor, _norm_forward(x, weight, epsilon)[0])
     return cast(Tensor, _RmsNorm.apply(x, weight, epsilon))  # type: ignore[no-untyped-call]
 
 
 def silu_product(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) * up, the activation of gated feed-forward blocks (Shazeer 2020)."""
+    if _is_plain(gate):
+        return _gated_forward(gate, up)
     return cast(Tensor, _SiluProduct.apply(gate, up))  # type: ignore[no-untyped-call]
+
+
+def _is_plain(x: Tensor) -> bool:
+    """Whether nothing learns, so that nothing need be kept, and no kernel was compiled."""
+    return not torch.is_grad_enabled() and not _compiled
 
 
 class Adapted(NamedTuple):
