@@ -3,10 +3,10 @@
     python -m benchmarks.generation [zero-shot four-shot] [--rows 64] [--batch 16] [--repeats 3]
 
 SmolLM2 answers the held-out rows of a folder, by default those of the smart-home example, greedily,
-asked alone or after four solved examples. Both get the same ids, the same limit and the same end; transformers' batches are
-padded on the left and sorted by length, so that it pads least. Contenders take turns, each
-measurement a fresh process, without the time to load. How many answers are equal is told: in
-float32 a few may part where two tokens are equally likely but for rounding.
+asked alone or after four solved examples. Both get the same ids, the same limit and the same end;
+transformers' batches are padded on the left and sorted by length, so that it pads least. Contenders
+take turns, each measurement a fresh process, without the time to load. How many answers are equal
+is told: in float32 a few may part where two tokens are equally likely but for rounding.
 """
 
 import argparse

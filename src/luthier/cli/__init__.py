@@ -20,6 +20,7 @@ from luthier.cli import (
     predict,
     preview,
     recipe,
+    review,
     runs,
     talk,
     train,
@@ -61,6 +62,8 @@ app.command("check")(check.check)
 app.command("preview")(preview.preview)
 app.command("evaluate")(evaluate.evaluate)
 app.command("probe")(evaluate.probe)
+app.command("review")(review.review)
+app.command("votes")(review.votes)
 app.command("report")(runs.report)
 app.command("chat")(talk.chat)
 app.command("predict")(predict.predict)

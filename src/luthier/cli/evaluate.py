@@ -64,6 +64,8 @@ def evaluate(
         console().print(f"\nreport: {tried.report}")
     if result.verdict is not None:
         console().print("\n" + textwrap.fill(result.verdict.paragraph, 92))
+    if result.decision is not None:
+        console().print(result.decision.words, markup=False)
 
 
 def _trial(

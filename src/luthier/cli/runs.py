@@ -59,6 +59,7 @@ def report(
     run: Wanted, workspace: WorkspaceFolder = DEFAULT_WORKSPACE, open_page: Open = False
 ) -> None:
     """Where a run's report is, and its verdict."""
+    from luthier.evaluation import Decision
     from luthier.pipeline import find_run
 
     found = find_run(workspace, run)
@@ -73,6 +74,8 @@ def report(
     out = console()
     if evaluation.get("verdict"):
         out.print(evaluation["verdict"]["paragraph"] + "\n")
+    if evaluation.get("decision"):
+        out.print(Decision(**evaluation["decision"]).words + "\n", markup=False)
     out.print(f"Report {page.resolve()}")
     if open_page:
         webbrowser.open(page.resolve().as_uri())

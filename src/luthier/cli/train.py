@@ -90,6 +90,8 @@ def _show(tuned: "Tuned", *, is_quiet: bool = False) -> None:
         raise typer.Exit(INTERRUPTED)
     if tuned.verdict is not None:
         out.print("\n" + textwrap.fill(tuned.verdict.paragraph, 92))
+    if tuned.evaluation is not None and tuned.evaluation.decision is not None:
+        out.print(tuned.evaluation.decision.words, markup=False)
     out.print(f"\nReport     {tuned.report}")
     name = tuned.run.record.name
     if tuned.reads_texts:

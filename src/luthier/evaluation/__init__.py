@@ -1,5 +1,13 @@
 """Predictions become a verdict: scorers, statistics, comparison, decision. No torch."""
 
+from luthier.evaluation.advising import with_decision
+from luthier.evaluation.agreement import (
+    LEAST_SHARED,
+    Agreement,
+    agreement,
+    krippendorff_alpha,
+    prediction_powered_mean,
+)
 from luthier.evaluation.baselines import (
     joined,
     label_baselines,
@@ -66,6 +74,7 @@ from luthier.evaluation.scorers import (
 from luthier.evaluation.searching import Embed, Search, VectorSearch, WordSearch, normalized
 from luthier.evaluation.separation import ClassMap, draw_map
 from luthier.evaluation.slices import Slices, slices_of
+from luthier.evaluation.strengths import Pairing, Strength, strengths
 from luthier.evaluation.suggesting import Suggestion, suggest_for_texts, suggest_metrics
 from luthier.evaluation.suspects import Suspect, find_suspects
 from luthier.evaluation.swapping import (
@@ -78,11 +87,13 @@ from luthier.evaluation.swapping import (
 )
 from luthier.evaluation.values import (
     Comparison,
+    Decision,
     Duel,
     Estimate,
     EvaluationResult,
     Kind,
     Metric,
+    Outcome,
     Prediction,
     Predictor,
     Preferred,
@@ -109,6 +120,17 @@ __all__ = [
     "REFUSES",
     "SCORERS",
     "SPEAKS_AS_AI",
+    "Agreement",
+    "LEAST_SHARED",
+    "Outcome",
+    "Pairing",
+    "Strength",
+    "agreement",
+    "krippendorff_alpha",
+    "prediction_powered_mean",
+    "strengths",
+    "Decision",
+    "with_decision",
     "Answers",
     "AnyScorer",
     "KnownScorer",

@@ -150,6 +150,24 @@ class Verdict:
     comparison: Comparison
 
 
+DecisionKind = Literal["promote", "keep iterating", "prompting is enough", "not distinguishable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do with the system in question."""
+
+    kind: DecisionKind
+    reasons: tuple[str, ...]
+    next_steps: tuple[str, ...]
+
+    @property
+    def words(self) -> str:
+        """All of it, a line for each next step."""
+        first = f"{self.kind.capitalize()}: {'; '.join(self.reasons)}."
+        return "\n".join([first, *(f"- {step}" for step in self.next_steps)])
+
+
 Outcome = float | None
 
 
@@ -203,5 +221,6 @@ class EvaluationResult:
     systems: tuple[SystemResult, ...]
     comparisons: tuple[Comparison, ...]
     verdict: Verdict | None
+    decision: Decision | None = None
     duels: tuple[Duel, ...] = ()
     """What a judge preferred, against each rival."""

@@ -21,7 +21,7 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     Computed in float32 and rounded before the weight is applied (Zhang and Sennrich 2019).
     """
     if _is_plain(x):
-        return cast(Tensor, _norm_forward(x, weight, epsilon)[0])
+        return _norm_forward(x, weight, epsilon)[0]
     return cast(Tensor, _RmsNorm.apply(x, weight, epsilon))  # type: ignore[no-untyped-call]
 
 

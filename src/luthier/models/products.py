@@ -8,6 +8,7 @@ and so is what the next layer makes of it, so that nothing is turned round in me
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     found = torch.mm(weight, x.reshape(num_rows, -1).t()).t()
     if bias is not None:
         found = found + bias
-    return found.unflatten(0, x.shape[:-1])
+    return cast(Tensor, found.unflatten(0, x.shape[:-1]))
 
 
 def quick_count(num_rows: int, like: Tensor) -> int:

@@ -14,6 +14,7 @@ from luthier.evaluation import (
     SystemResult,
     conclude,
     run_system,
+    with_decision,
 )
 from luthier.models import LanguageModel, ModelFolder, load_adapter
 from luthier.pipeline.datasets import named_rows
@@ -203,7 +204,7 @@ def _judge_writer(
     systems.append(judge(ZERO_SHOT, "zero_shot"))
     preferring = judge_of(evaluation, opened.recipe.runtime, observe)
     result = conclude(examples, systems, scorers, evaluation, seed=seed, judge=preferring)
-    return result, reading.dataset.files
+    return with_decision(result, scorers, evaluation, seed=seed), reading.dataset.files
 
 
 def _judge_reader(
@@ -232,6 +233,7 @@ def _judge_reader(
     work.answering = opened.answering
     systems.append(judge(work.tuned(opened.reader.model, desk), "tuned"))
     result = conclude(prepared.test, systems, work.scorers, evaluation, seed=seed)
+    result = with_decision(result, work.scorers, evaluation, seed=seed)
     return result, prepared.dataset.files
 
 

@@ -48,6 +48,7 @@ from luthier.evaluation import (
     run_system,
     suggest_metrics,
     to_json,
+    with_decision,
 )
 from luthier.pipeline.datasets import NamedRows
 from luthier.pipeline.events import Event
@@ -187,6 +188,7 @@ class _Court:
             self.test, systems, scorers, self.judging, seed=self.trial.seed,
             judge=judge_of(self.judging, self.trial.runtime, self.observe),
         )  # fmt: skip
+        result = with_decision(result, scorers, self.judging, seed=self.trial.seed)
         return result, [result for own in draws for result in own]
 
     def _answering(self, system: System, draw: int) -> _Answering:

@@ -28,6 +28,7 @@ from luthier.evaluation import (
     from_json,
     run_system,
     to_json,
+    with_decision,
 )
 from luthier.pipeline.asking import Numbers
 from luthier.pipeline.events import Answered, Event, Note, Ready
@@ -305,6 +306,7 @@ class _Path:
             self.prepared.test, systems, self.work.scorers, evaluation, seed=self.seed,
             judge=judge_of(evaluation, runtime, self.observe),
         )  # fmt: skip
+        result = with_decision(result, self.work.scorers, evaluation, seed=self.seed)
         self.journal.conclude(systems, outcome.num_steps)
         report = build_report(self.run, self.prepared, result, self.journal, outcome)
         write_report(replace(report, details=details), self.run.folder)

@@ -43,6 +43,9 @@ class Judging(Section):
     the graders, or else of the metrics."""
     graders: tuple[Grader, ...] = ()
     """Graders as OpenAI's interface has them, besides the metrics."""
+    least_gain: float = Field(default=0.0, ge=0)
+    """Smallest gain over the strongest rival that is worth having, in the primary metric's unit;
+    0.02 is 2 points of a share."""
     judge: Judge = Judge()
     """A model that prefers one of two answers, or none."""
     embedder: str = ""

@@ -58,6 +58,7 @@ def _evaluation_parts(report: ReportInput) -> dict[str, Any]:
     duels = evaluation.duels if evaluation else ()
     parts |= {
         "duels": duel_lines(duels),
+        "decision": evaluation.decision if evaluation else None,
         "judge": duels[0].judge if duels else "",
         "candidate": duels[0].candidate if duels else "",
         "least_consistency": least_consistency(),

@@ -8,6 +8,7 @@ from luthier.runs.files import JsonLines, atomic_file, atomic_folder, write_atom
 from luthier.runs.mirror import Mirror
 from luthier.runs.records import RunRecord, Status
 from luthier.runs.row_losses import LEARNT_ROWS, UNKNOWN, RowLosses
+from luthier.runs.votes import Votes
 from luthier.runs.workspace import Run, Workspace, utc_now
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Status",
     "UNKNOWN",
     "Version",
+    "Votes",
     "Workspace",
     "atomic_file",
     "atomic_folder",

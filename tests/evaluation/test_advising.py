@@ -1,0 +1,100 @@
+"""A verdict becomes a decision, with reasons and what to try next."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from evaluation_fakes import EXACT, make_evaluation, make_system
+
+from luthier.data import Chat
+from luthier.evaluation import (
+    Decision,
+    EvaluationResult,
+    Prediction,
+    build_scorers,
+    conclude,
+    with_decision,
+)
+from tiny import chat
+
+JUDGING = make_evaluation("exact")
+SCORERS = build_scorers(JUDGING)
+
+
+def rows(n: int) -> list[Chat]:
+    made = [chat(("user", f"q{i}"), ("assistant", "t"), line=i) for i in range(n)]
+    return [
+        replace(row, slices={"land": "PE" if i % 4 == 0 else "CL"}) for i, row in enumerate(made)
+    ]
+
+
+def decided(
+    own: Sequence[float], other: Sequence[float], kind: Any = "zero_shot", **settings: Any
+) -> Decision:
+    examples = rows(len(own))
+    judging = make_evaluation("exact", **settings)
+    systems = [
+        replace(system, predictions=tuple(Prediction(e.id, "", True, 1) for e in examples))
+        for system in (
+            make_system("tuned", "tuned", {EXACT: own}),
+            make_system("prompt", kind, {EXACT: other}),
+        )
+    ]  # fmt: skip
+    result = with_decision(conclude(examples, systems, SCORERS, judging), SCORERS, judging)
+    assert result.decision is not None
+    return result.decision
+
+
+def test_better_is_promoted() -> None:
+    found = decided([1.0] * 60 + [0.0] * 20, [1.0] * 20 + [0.0] * 60)
+    assert found.kind == "promote"
+    assert found.reasons == ("it is better than prompt",)
+
+
+def test_a_gain_must_be_worth_it() -> None:
+    own, other = [1.0] * 60 + [0.0] * 20, [1.0] * 46 + [0.0] * 34
+    assert decided(own, other).kind == "promote"
+    found = decided(own, other, least_gain=0.15)
+    assert found.kind == "keep iterating"
+    assert "maybe by less than 15.0 points" in found.reasons[0]
+
+
+def test_prompting_is_enough_where_it_is_better_or_no_gain_is_possible() -> None:
+    assert decided([0.0] * 40, [1.0] * 30 + [0.0] * 10).kind == "prompting is enough"
+    assert decided([0.0] * 40, [1.0] * 30 + [0.0] * 10, "rival").kind == "keep iterating"
+    same = [1.0, 0.0] * 200
+    assert decided(same, same, least_gain=0.05).kind == "prompting is enough"
+
+
+def test_what_cannot_be_told_apart_is_said_with_what_would() -> None:
+    found = decided([1.0] * 11 + [0.0] * 9, [1.0] * 10 + [0.0] * 10)
+    assert found.kind == "not distinguishable"
+    assert "judge on more rows" in found.next_steps[0]
+
+
+def test_broken_rows_and_weak_slices_are_named() -> None:
+    own = [0.0 if i % 4 == 0 else 1.0 for i in range(200)]
+    other = [1.0 if i == 0 else 0.0 for i in range(200)]
+    found = decided(own, other)
+    assert found.reasons[1] == "1 row is worse than before: look at them below"
+    assert found.next_steps == (
+        "learn from more rows with land 'PE': exact match is 0.0 % on 50 rows, 75.0 % on all",
+    )
+    assert found.words.startswith("Promote: it is better than prompt; 1 row is")
+
+
+def test_chance_makes_no_slice_weak() -> None:
+    own = [float(i % 8 < 4) for i in range(200)]
+    assert decided(own, [0.0] * 200).next_steps == ()
+
+
+def test_without_a_verdict_there_is_no_decision() -> None:
+    result = EvaluationResult((EXACT,), "exact", (), (), (), None)
+    assert with_decision(result, SCORERS, JUDGING) == result
+
+
+@pytest.mark.parametrize("least", [-0.1])
+def test_a_negative_gain_is_none(least: float) -> None:
+    with pytest.raises(ValueError, match="greater than or equal to 0"):
+        make_evaluation("exact", least_gain=least)
