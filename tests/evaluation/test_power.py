@@ -8,6 +8,7 @@ from statsmodels.stats.power import TTestPower
 
 from luthier.evaluation.power import (
     POWER,
+    detectable_at,
     detectable_mean_difference,
     detectable_rate_difference,
     rate_power,
@@ -95,3 +96,19 @@ def test_rows_for_a_mean_difference_agree_with_statsmodels() -> None:
     assert detectable is not None
     expected = TTestPower().solve_power(effect_size=0.2 / spread, alpha=0.05, power=POWER)
     assert rows_for_mean_difference(0.2, detectable, 50) == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("changed", "rows", "difference"),
+    [(0.1, 870, 0.03), (0.2, 626, 0.05), (0.3, 940, 0.05), (0.2, 155, 0.1), (0.3, 234, 0.1)],
+)
+def test_before_a_run_rows_tell_what_they_can_show(
+    changed: float, rows: int, difference: float
+) -> None:
+    # Sizes of McNemar's test without correction; ours is exact, and a little less powerful.
+    assert detectable_at(changed, rows, 0.95) == pytest.approx(difference, rel=0.06)
+
+
+def test_few_rows_can_show_nothing() -> None:
+    assert detectable_at(0.1, 5, 0.95) is None
+    assert detectable_at(0.3, 0, 0.95) is None

@@ -139,3 +139,11 @@ def test_tools_and_calls_are_sent_as_the_protocol_has_them(tmp_path: Path) -> No
         (found,) = predictor(server.url, tmp_path).predict([row])
         assert server.asked[0]["tools"] == [tool]
     assert (found.text, found.tool_calls) == ("", (("now", "{}"),))
+
+
+def test_half_a_surrogate_is_kept_as_it_came(tmp_path: Path) -> None:
+    with serving(lambda asked: "cut \ud83d") as server:
+        first = predictor(server.url, tmp_path).predict(ROWS[:2])
+        assert [p.text for p in first] == ["cut \ud83d"] * 2
+        assert predictor(server.url, tmp_path).predict(ROWS[:2]) == first
+        assert len(server.asked) == 2

@@ -1,5 +1,6 @@
 """What is put into a prompt, and what comes back from a model asked with it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,19 @@ def test_predictions_come_in_order_with_the_loss_of_the_reference(
         assert prediction.target_tokens == len(answer)
         assert 1 <= prediction.num_tokens <= 6
     model.base.set_attn_implementation(FLAT)
+
+
+def test_prompts_longer_than_the_model_was_made_for_are_not_asked(
+    tuned: tuple[LanguageModel, Tokenizer],
+) -> None:
+    model, tokenizer = tuned
+    short = replace(tokenizer, context_length=60)
+    predictor = LocalPredictor("it", model, short, max_new_tokens=3, loss_tokens=64)
+    long = chat(("user", "far too long " * 30), ("assistant", "4"), line=10)
+    first, second, third = predictor.predict([QUESTION, long, replace(QUESTION, id="again")])
+    assert not first.error
+    assert first.text == third.text
+    assert first.target_loss == pytest.approx(third.target_loss)
+    assert second.example_id == long.id
+    assert "the model was made for 60" in second.error
+    assert second.target_loss is None

@@ -195,10 +195,33 @@ def describe(prepared: "Prepared") -> list[str]:
         lines.append(
             f"{num_bad:,} test answers are marked bad, so nothing is measured against them"
         )
+    lines += _detectable(prepared)
     if prepared.findings:
         number = _counted(len(prepared.findings), "warning")
         lines.append(f"{number} about rows; luthier check lists them")
     return lines
+
+
+CHANGED = (0.1, 0.3)
+"""Shares of rows whose answer becomes right or wrong, as is usual."""
+
+
+def _detectable(prepared: "Prepared") -> list[str]:
+    """What the test rows will be able to show, where each is right or wrong."""
+    from luthier.evaluation import detectable_at
+    from luthier.recipe import settled
+
+    evaluation, n = prepared.recipe.evaluation, len(prepared.test)
+    if settled(evaluation.primary) not in ("exact", "normalised", "number", "json", "accuracy"):
+        return []
+    found = [detectable_at(share, n, evaluation.confidence) for share in CHANGED]
+    known = [f"{100 * value:.1f}" for value in found if value is not None]
+    if not known:
+        return [f"{_counted(n, 'test row')} can show no difference reliably; hold out more"]
+    return [
+        f"{n:,} test rows can show a difference of {' to '.join(known)} points, if "
+        f"{CHANGED[0]:.0%} to {CHANGED[1]:.0%} of answers change"
+    ]
 
 
 def _watched(watched: dict[str, float]) -> str:

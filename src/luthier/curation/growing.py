@@ -20,7 +20,7 @@ from luthier.curation.near import THRESHOLD, find_alike
 from luthier.data import Message, Place, Row, example_of
 from luthier.errors import ConfigError
 from luthier.evaluation import REFUSES, SPEAKS_AS_AI
-from luthier.runs import Content, Datasets, KeptRow, NewRow, Origin, Version
+from luthier.runs import Content, Datasets, KeptAnswers, KeptRow, NewRow, Origin, Version
 
 WAYS = ("paraphrase", "answer", "hard")
 MARK = "synthetic"
@@ -316,17 +316,10 @@ class _Answers:
 
     def __init__(self, folder: Path, teacher: Teacher, at_once: int) -> None:
         name = sha256(teacher.name.encode()).hexdigest()[:16]
-        self._place, self._teacher, self._at_once = folder / f"{name}.jsonl", teacher, at_once
-        folder.mkdir(parents=True, exist_ok=True)
+        self._kept, self._teacher = KeptAnswers(folder / f"{name}.jsonl"), teacher
+        self._at_once = at_once
         self.trouble = ""
         """Why the teacher failed last."""
-        self._known: dict[str, str] = {}
-        if self._place.is_file():
-            for line in self._place.read_text(encoding="utf-8").splitlines():
-                # The last line may have been cut.
-                if line.endswith("]"):
-                    key, said = json.loads(line)
-                    self._known[key] = said
 
     def answers(self, tasks: Iterable[_Task]) -> Iterator[tuple[_Task, str | None]]:
         """Each task with its answer, in order; None where the teacher failed."""
@@ -337,15 +330,13 @@ class _Answers:
 
     def _answer(self, task: _Task) -> str | None:
         asked = [task.copy, *([message.role, message.content] for message in task.messages)]
-        key = sha256(json.dumps(asked).encode()).hexdigest()[:32]
-        if key in self._known:
-            return self._known[key]
+        known = self._kept.find(asked)
+        if known is not None:
+            return str(known)
         try:
             said = self._teacher.answer(task.messages)
         except TeacherError as error:
             self.trouble = str(error)
             return None
-        # One write, which the system appends whole.
-        with self._place.open("a", encoding="utf-8") as file:
-            file.write(json.dumps([key, said]) + "\n")
+        self._kept.keep(asked, said)
         return said

@@ -41,6 +41,7 @@ from luthier.evaluation.grading import (
     Sample,
     build_graders,
 )
+from luthier.evaluation.power import detectable_at
 from luthier.evaluation.preferring import preferred
 from luthier.evaluation.prompting import (
     ALONE,
@@ -130,6 +131,7 @@ __all__ = [
     "prediction_powered_mean",
     "strengths",
     "Decision",
+    "detectable_at",
     "with_decision",
     "Answers",
     "AnyScorer",

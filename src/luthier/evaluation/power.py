@@ -57,6 +57,18 @@ def detectable_rate_difference(num_against: int, n: int, confidence: float) -> f
     return float(scipy.optimize.brentq(shortfall, 1e-9, largest, xtol=1e-6))
 
 
+def detectable_at(changed_share: float, n: int, confidence: float) -> float | None:
+    """Smallest difference of paired rates that n rows show with 80 % power, when such a share of
+    rows changes one way or the other; None when they cannot show any. For before a run."""
+
+    def shortfall(difference: float) -> float:
+        return rate_power(difference, (changed_share - difference) / 2, n, confidence) - POWER
+
+    if n == 0 or shortfall(changed_share) < 0:
+        return None
+    return float(scipy.optimize.brentq(shortfall, 1e-9, changed_share, xtol=1e-6))
+
+
 def detectable_mean_difference(differences: Sequence[float], confidence: float) -> float | None:
     """Smallest mean of paired differences that this many rows show with 80 % power.
 

@@ -5,15 +5,21 @@ the `Prompt` that it is asked with. Answers are greedy unless sampling is asked 
 that of the reference answer after the same prompt.
 """
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from luthier.data import Example, Message, Preference, Text
+from luthier.data import Chat, Example, Message, Preference, Text
 from luthier.evaluation import ALONE, Prediction, Prompt
 from luthier.models import LanguageModel, Sampling, answer_losses, generate
 from luthier.tokens import Tokenizer, encode_chat, encode_prompt, encode_text
 
 ZERO_SHOT = "prompt alone"
+
+
+def _unasked(name: str, num_tokens: int, limit: int) -> Prediction:
+    why = f"the prompt has {num_tokens:,} tokens, the model was made for {limit:,}"
+    return Prediction(name, "", stopped=False, num_tokens=0, prompt_tokens=num_tokens, error=why)
 
 
 @dataclass(frozen=True)
@@ -34,12 +40,36 @@ class LocalPredictor:
     observe: Callable[[int, int], None] = lambda done, total: None
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
-        """One prediction per example, in order. Raw texts are not answered, only weighed."""
+        """One prediction per example, in order. Raw texts are not answered, only weighed.
+
+        A prompt that is longer than the model was made for has no answer.
+        """
         texts = [example for example in examples if isinstance(example, Text)]
         if texts:
             return self._weigh(texts)
         asked = self.prompt.asked(examples)
         prompts = [encode_prompt(self.tokenizer, chat.prompt, chat.tools) for chat in asked]
+        limit = self.tokenizer.context_length or sys.maxsize
+        fits = [len(prompt) < limit for prompt in prompts]
+        answered = iter(
+            self._answer(
+                [chat for chat, is_short in zip(asked, fits, strict=True) if is_short],
+                [prompt for prompt, is_short in zip(prompts, fits, strict=True) if is_short],
+                self._rejected_losses(examples),
+            )
+        )
+        return [
+            next(answered) if is_short else _unasked(chat.id, len(prompt), limit)
+            for chat, prompt, is_short in zip(asked, prompts, fits, strict=True)
+        ]
+
+    def _answer(
+        self,
+        chats: Sequence[Chat],
+        prompts: Sequence[Sequence[int]],
+        rejected: Mapping[str, float | None],
+    ) -> list[Prediction]:
+        """Predictions of conversations whose prompts are no longer than they may be."""
         answers = generate(
             self.model,
             prompts,
@@ -48,21 +78,21 @@ class LocalPredictor:
             sampling=self.sampling,
             observe=lambda done: self.observe(done, len(prompts)),
         )
-        encoded = [encode_chat(self.tokenizer, chat, "last") for chat in asked]
+        encoded = [encode_chat(self.tokenizer, chat, "last") for chat in chats]
         losses = answer_losses(self.model, encoded, budget=self.loss_tokens)
-        rejected = self._rejected_losses(examples)
         return [
             Prediction(
-                example_id=example.id,
+                example_id=chat.id,
                 text=self.tokenizer.decode(answer.ids),
                 stopped=answer.stopped,
                 num_tokens=len(answer.ids) + answer.stopped,
                 target_loss=loss,
                 target_tokens=target.num_supervised,
-                rejected_loss=rejected.get(example.id),
+                rejected_loss=rejected.get(chat.id),
+                prompt_tokens=len(prompt),
             )
-            for example, answer, loss, target in zip(
-                examples, answers, losses, encoded, strict=True
+            for chat, answer, loss, target, prompt in zip(
+                chats, answers, losses, encoded, prompts, strict=True
             )
         ]
 

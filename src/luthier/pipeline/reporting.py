@@ -1,10 +1,11 @@
 """A run's records become the input of its report."""
 
 import json
+from collections.abc import Sequence
 from datetime import datetime
 
 from luthier.data import Finding
-from luthier.evaluation import EvaluationResult
+from luthier.evaluation import EvaluationResult, SystemResult
 from luthier.pipeline.journal import Journal
 from luthier.pipeline.preparing import Prepared
 from luthier.recipe import TEXT_METHODS, Classify
@@ -60,10 +61,29 @@ def build_report(
         next_steps=_next_steps(run, prepared),
         warnings=(
             *journal.warnings(),
+            *(unanswered(evaluation.systems) if evaluation else ()),
             *_warnings(prepared.findings, outcome),
             *_cut(prepared),
         ),
     )
+
+
+def unanswered(systems: Sequence[SystemResult]) -> tuple[str, ...]:
+    """Systems that did not answer all rows, and graders that could not judge all answers."""
+    found = []
+    for system in systems:
+        errors = [p.error for p in system.predictions if p.error]
+        if errors:
+            found.append(
+                f"{system.name} did not answer {len(errors)} of {len(system.predictions)} rows, "
+                f"which are left out of its scores; the first: {errors[0]}"
+            )
+        found += [
+            f"{grader} could not judge {why}, of what {system.name} answered; these rows have no "
+            "score"
+            for grader, why in system.unscored.items()
+        ]
+    return tuple(found)
 
 
 def _next_steps(run: Run, prepared: Prepared) -> tuple[NextStep, ...]:

@@ -55,6 +55,7 @@ from luthier.pipeline.events import Event
 from luthier.pipeline.judging import judge_of
 from luthier.pipeline.means import open_means
 from luthier.pipeline.preparing import measurable
+from luthier.pipeline.reporting import unanswered
 from luthier.pipeline.systems import (
     Opener,
     check_system,
@@ -105,7 +106,7 @@ def try_systems(trial: Trial, observe: Callable[[Event], None] = lambda event: N
     court = _Court(trial, test, judging, opener, scorers, folder, observe)
     drawn = {name_of(system): court.judge(system) for system in opener.ordered()}
     result, systems = court.conclude([drawn[name_of(system)] for system in trial.systems])
-    write_report(_report(trial, dataset, result, (*warnings, *_partial(systems))), folder)
+    write_report(_report(trial, dataset, result, (*warnings, *unanswered(systems))), folder)
     return Tried(result, folder)
 
 
@@ -313,24 +314,6 @@ def _identity(trial: Trial, dataset: Dataset) -> str:
 def _file_name(system: System) -> str:
     digest = sha256(system.model_dump_json().encode()).hexdigest()[:8]
     return f"{re.sub(r'[^a-z0-9]+', '-', name_of(system).lower())[:40]}-{digest}"
-
-
-def _partial(systems: list[SystemResult]) -> tuple[str, ...]:
-    """Systems that did not answer all rows, and graders that could not judge all answers."""
-    found = []
-    for system in systems:
-        errors = [p.error for p in system.predictions if p.error]
-        if errors:
-            found.append(
-                f"{system.name} did not answer {len(errors)} of {len(system.predictions)} rows, "
-                f"which are left out of its scores; the first: {errors[0]}"
-            )
-        found += [
-            f"{grader} could not judge {why}, of what {system.name} answered; these rows have no "
-            "score"
-            for grader, why in system.unscored.items()
-        ]
-    return tuple(found)
 
 
 def _report(

@@ -187,12 +187,12 @@ class JsonLines:
 
     def append(self, entry: dict[str, Any]) -> None:
         """Add one line, in place of what a crash left of one. Raises StorageError."""
-        line = json.dumps(entry, ensure_ascii=False, separators=(",", ":")) + "\n"
+        line = _encoded(entry)
         with storing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
             try:
-                _write_line(descriptor, line.encode("utf-8"))
+                _write_line(descriptor, line)
             finally:
                 os.close(descriptor)
 
@@ -217,6 +217,14 @@ class JsonLines:
         if self.path.exists():
             kept = [json.dumps(e, ensure_ascii=False) for e in self.read() if is_kept(e)]
             write_atomically(self.path, "".join(f"{line}\n" for line in kept))
+
+
+def _encoded(entry: dict[str, Any]) -> bytes:
+    """A line of UTF-8; half a surrogate, as models may write, has no form in it and is escaped."""
+    try:
+        return f"{json.dumps(entry, ensure_ascii=False, separators=(',', ':'))}\n".encode()
+    except UnicodeEncodeError:
+        return f"{json.dumps(entry, separators=(',', ':'))}\n".encode()
 
 
 def _write_line(descriptor: int, line: bytes) -> None:
