@@ -200,3 +200,25 @@ def test_what_cannot_be_spread_over_processes_is_refused(
     place.write_text(MINIMAL + "runtime:\n  sharding: fsdp\n" + change)
     with pytest.raises(ConfigError, match=message):
         read_recipe(place)
+
+
+@pytest.mark.parametrize(
+    ("grader", "said"),
+    [
+        ("type: string_check, name: x, input: a, reference: b, operation: near",
+         r":5: evaluation\.graders\.0\.operation is 'near'; expected 'eq'"),
+        ("type: string_check, name: x, input: a, operation: eq",
+         r":5: evaluation\.graders\.0\.reference is missing"),
+        ("type: python, name: x, source: a, sauce: b",
+         r":5: there is no setting evaluation\.graders\.0\.sauce"),
+        ("type: magic, name: x", r":5: evaluation\.graders\.0\.type is not one of string_check"),
+        ("name: x", r":5: evaluation\.graders\.0\.type is not one of string_check"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_grader_is_said_where_it_stands(
+    tmp_path: Path, grader: str, said: str
+) -> None:
+    place = tmp_path / "recipe.yaml"
+    place.write_text(f"model: m\ndata: d.jsonl\nevaluation:\n  graders:\n    - {{{grader}}}\n")
+    with pytest.raises(ConfigError, match=said):
+        read_recipe(place)

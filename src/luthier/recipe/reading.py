@@ -30,6 +30,10 @@ SHORTHANDS = {
     "method": "method.kind",
     "tuning": "tuning.kind",
 }
+GRADERS = "graders"
+GRADER_TYPES = (
+    "string_check", "text_similarity", "python", "function", "score_model", "label_model", "multi",
+)  # fmt: skip
 CHOICES = ("method", "tuning")
 """Sections of which there are several kinds."""
 UNHASHED = ("name", "runtime.workspace", "runtime.cache", "runtime.threads", "runtime.loggers")
@@ -300,6 +304,8 @@ def _explain(error: Any, origins: Mapping[str, str], whole: str, fields: Sequenc
         kind = parts.pop(1)  # pydantic names the arm of a choice
     # pydantic appends the arm of a union; the field is what is known.
     name = ".".join(parts)
+    if GRADERS in parts:
+        return _explain_grader(error, origins, whole)
     while "." in name and name not in fields and error["type"] != "extra_forbidden":
         if any(field.startswith(f"{name}.") for field in fields):
             break
@@ -315,6 +321,21 @@ def _explain(error: Any, origins: Mapping[str, str], whole: str, fields: Sequenc
         return f"{where}: {name}.kind is {found!r}; expected {expected}"
     found = error["input"]
     return f"{where}: {name} is {found!r}; {_expected(error)}"
+
+
+def _explain_grader(error: Any, origins: Mapping[str, str], whole: str) -> str:
+    """A problem within a grader, whose fields are not those of a recipe."""
+    # pydantic appends the type of the grader to its number.
+    place = [part for part in error["loc"] if part not in GRADER_TYPES]
+    names = [".".join(map(str, place[:n])) for n in range(len(place), 0, -1)]
+    where = next((origins[name] for name in names if name in origins), whole)
+    if error["type"] == "extra_forbidden":
+        return f"{where}: there is no setting {names[0]}"
+    if error["type"] == "missing":
+        return f"{where}: {names[0]} is missing; add it"
+    if error["type"].startswith("union_tag"):
+        return f"{where}: {names[0]}.type is not one of {', '.join(GRADER_TYPES)}"
+    return f"{where}: {names[0]} is {error['input']!r}; {_expected(error)}"
 
 
 def _unknown(name: str, kind: str, fields: Sequence[str]) -> str:
