@@ -316,3 +316,15 @@ def test_judges_that_cannot_be_are_refused_before_anything_is_asked(
         with pytest.raises(ConfigError, match=said):
             try_systems(trial(f"{server.url}#big", evaluation=settings))
         assert not server.asked
+
+
+def test_another_model_in_the_same_place_is_asked_anew(folder: Path) -> None:
+    write_model(folder / "tiny")
+    asked = trial("tiny", runtime={"device": "cpu", "threads": 1})
+    first = try_systems(asked)
+    assert try_systems(asked).folder == first.folder
+    write_model(folder / "tiny", seed=5)
+    second = try_systems(asked)
+    assert second.folder != first.folder
+    losses = [t.result.systems[0].predictions[0].target_loss for t in (first, second)]
+    assert losses[0] != losses[1]

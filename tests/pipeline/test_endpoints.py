@@ -127,6 +127,11 @@ def test_keys_go_to_whom_they_are_for(tmp_path: Path, monkeypatch: pytest.Monkey
         monkeypatch.setenv("LUTHIER_ENDPOINT_KEY", "mine")
         predictor(server.url, tmp_path / "other").predict(ROWS[:1])
         assert server.keys[-1] == "Bearer mine"
+        monkeypatch.setenv("LUTHIER_ENDPOINT_KEY_127_0_0_1", "of this host")
+        predictor(server.url, tmp_path / "third").predict(ROWS[:1])
+        assert server.keys[-1] == "Bearer of this host"
+    assert open_endpoint("https://api.openai.com/v1", "m").client.api_key == "of-openai"
+    assert open_endpoint("https://other.example/v1", "m").client.api_key == "mine"
 
 
 def test_tools_and_calls_are_sent_as_the_protocol_has_them(tmp_path: Path) -> None:

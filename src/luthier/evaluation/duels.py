@@ -30,7 +30,7 @@ ROLE = (
     'Answer with one JSON object and nothing else: {"steps": ["your reasoning, a sentence a step"'
     '], "better": "A" or "B" or "tie"}.'
 )
-METRIC = Metric(JUDGE, "preferred by the judge", "pass_fail", True, "share")
+METRIC = Metric(JUDGE, "share preferred by the judge", "pass_fail", True, "share")
 
 Side = Literal["own", "other", "tie"]
 

@@ -6,6 +6,7 @@ endpoint that can answer none (a wrong key, nobody there) ends the work.
 """
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,8 @@ from luthier.evaluation import ALONE, Prediction, Prompt
 from luthier.runs import KeptAnswers
 
 KEY, OPENAI_KEY = "LUTHIER_ENDPOINT_KEY", "OPENAI_API_KEY"
-"""Variables of the environment that may hold the endpoint's key; the second for OpenAI alone."""
+"""Variables of the environment that may hold an endpoint's key, the second for OpenAI alone. With a
+host's name behind it (LUTHIER_ENDPOINT_KEY_API_EXAMPLE_COM) the first is told to that host only."""
 RETRIES = 5
 TIMEOUT = 120.0
 AT_ONCE = 8
@@ -174,11 +176,11 @@ def open_endpoint(url: str, model: str) -> Endpoint:
 
 
 def _key_for(host: str) -> str:
-    """The key that a host is told; OpenAI's own is told to nobody else."""
-    if key := os.environ.get(KEY):
-        return key
+    """The key that a host is told: its own, or the one for all; OpenAI's is told to nobody else."""
+    own = f"{KEY}_{re.sub(r'[^A-Z0-9]', '_', host.upper())}"
     is_openai = host == "openai.com" or host.endswith(".openai.com")
-    return os.environ.get(OPENAI_KEY, "none") if is_openai else "none"
+    names = (own, *([OPENAI_KEY] if is_openai else []), KEY)
+    return next((os.environ[name] for name in names if os.environ.get(name)), "none")
 
 
 Question = tuple[Sequence[Message], Sequence[dict[str, Any]]]

@@ -242,6 +242,9 @@ def identity_of(system: System, workspace: Path) -> str:
         parts.append(find_run(workspace, system.model.removeprefix(EARLIER)).id)
     elif kind_of_model(system.model) == "recorded" and path.is_file():
         parts.append(sha256(path.read_bytes()).hexdigest())
+    elif path.exists():  # another model may lie there by now
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        parts += [f"{f.name} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in files]
     if system.documents is not None:
         parts += read_passages(system.documents)
     return sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()

@@ -3,16 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from luthier.evaluation.values import LEAST_CONSISTENCY, Duel, Estimate
-from luthier.report.numbers import MISSING, count, metric_interval, metric_value, p_value
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """An estimate in words."""
-
-    value: str
-    interval: str
+from luthier.evaluation.values import LEAST_CONSISTENCY, Duel
+from luthier.report.numbers import WithInterval, count, metric_value, p_value, with_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +16,12 @@ class DuelLine:
     lost: str
     tied: str
     unjudged: str
-    rate: Shown
-    decided: Shown
+    rate: WithInterval
+    decided: WithInterval
     length_controlled: str
     test: str
     p_value: str
-    consistency: Shown
+    consistency: WithInterval
     is_trusted: bool
 
 
@@ -42,12 +34,12 @@ def duel_lines(duels: Sequence[Duel]) -> tuple[DuelLine, ...]:
             lost=count(duel.preferred.lost),
             tied=count(duel.preferred.tied),
             unjudged=count(duel.preferred.unjudged),
-            rate=_shown(duel.preferred.rate),
-            decided=_shown(duel.preferred.decided),
+            rate=with_interval(duel.preferred.rate, "share"),
+            decided=with_interval(duel.preferred.decided, "share"),
             length_controlled=metric_value(duel.preferred.length_controlled, "share"),
             test=duel.preferred.test,
             p_value=p_value(duel.preferred.p_value),
-            consistency=_shown(duel.consistency),
+            consistency=with_interval(duel.consistency, "share"),
             is_trusted=duel.is_trusted,
         )
         for duel in duels
@@ -57,10 +49,3 @@ def duel_lines(duels: Sequence[Duel]) -> tuple[DuelLine, ...]:
 def least_consistency() -> str:
     """Below which nothing is concluded."""
     return metric_value(LEAST_CONSISTENCY, "share")
-
-
-def _shown(estimate: Estimate) -> Shown:
-    if estimate.value is None:
-        return Shown(MISSING, "")
-    interval = metric_interval(estimate.low, estimate.high, "share")
-    return Shown(metric_value(estimate.value, "share"), interval)
