@@ -77,7 +77,7 @@ def test_broken_rows_and_weak_slices_are_named() -> None:
     own = [0.0 if i % 4 == 0 else 1.0 for i in range(200)]
     other = [1.0 if i == 0 else 0.0 for i in range(200)]
     found = decided(own, other)
-    assert found.reasons[1] == "1 row is worse than before: look at them below"
+    assert found.reasons[1] == "1 row is worse than with prompt: look at them in the report"
     assert found.next_steps == (
         "learn from more rows with land 'PE': exact match is 0.0 % on 50 rows, 75.0 % on all",
     )

@@ -8,7 +8,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from luthier.evaluation import (
     Estimate,
-    Pairing,
+    PairedVote,
     agreement,
     krippendorff_alpha,
     prediction_powered_mean,
@@ -47,9 +47,9 @@ def test_kappa_is_that_of_scikit_learn(pairs: list[tuple[float, float]]) -> None
     assert sum(found.table.values()) == found.n == len(pairs)
 
 
-def votes(first: str, second: str, won: int, lost: int, tied: int) -> list[Pairing]:
+def votes(first: str, second: str, won: int, lost: int, tied: int) -> list[PairedVote]:
     outcomes = [1.0] * won + [0.0] * lost + [0.5] * tied
-    return [Pairing(f"{first}{second}{i}", first, second, o) for i, o in enumerate(outcomes)]
+    return [PairedVote(f"{first}{second}{i}", first, second, o) for i, o in enumerate(outcomes)]
 
 
 def test_two_systems_have_the_ratio_of_their_wins() -> None:
@@ -69,7 +69,7 @@ def test_strengths_are_found_again() -> None:
         p, q = strong[first], strong[second]
         shares = np.array([p, q, 0.7 * np.sqrt(p * q)])
         outcome = rng.choice([1.0, 0.0, 0.5], p=shares / shares.sum())
-        drawn.append(Pairing(str(i), first, second, float(outcome)))
+        drawn.append(PairedVote(str(i), first, second, float(outcome)))
     found = strengths(drawn, 0.95)
     assert [s.system for s in found] == ["a", "b", "c"]
     for strength in found:

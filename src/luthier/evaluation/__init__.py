@@ -35,8 +35,8 @@ from luthier.evaluation.grading import (
     GradedScorer,
     Item,
     Means,
-    Own,
     OwnError,
+    OwnFunction,
     Said,
     Sample,
     build_graders,
@@ -75,7 +75,7 @@ from luthier.evaluation.scorers import (
 from luthier.evaluation.searching import Embed, Search, VectorSearch, WordSearch, normalized
 from luthier.evaluation.separation import ClassMap, draw_map
 from luthier.evaluation.slices import Slices, slices_of
-from luthier.evaluation.strengths import Pairing, Strength, strengths
+from luthier.evaluation.strengths import PairedVote, Strength, strengths
 from luthier.evaluation.suggesting import Suggestion, suggest_for_texts, suggest_metrics
 from luthier.evaluation.suspects import Suspect, find_suspects
 from luthier.evaluation.swapping import (
@@ -124,7 +124,7 @@ __all__ = [
     "Agreement",
     "LEAST_SHARED",
     "Outcome",
-    "Pairing",
+    "PairedVote",
     "Strength",
     "agreement",
     "krippendorff_alpha",
@@ -152,7 +152,7 @@ __all__ = [
     "Item",
     "Kind",
     "Means",
-    "Own",
+    "OwnFunction",
     "OwnError",
     "Said",
     "Sample",

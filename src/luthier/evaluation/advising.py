@@ -45,7 +45,8 @@ def with_decision(
     named = {system.name: system for system in result.systems}
     rival, candidate = named[comparison.baseline], named[comparison.candidate]
     kind, why = _decide(metric, verdict, rival, evaluation.least_gain)
-    steps = [] if kind == "promote" else _rows_needed(metric, comparison)
+    is_open = kind != "promote" and verdict.decision != "worse"
+    steps = _rows_needed(metric, comparison) if is_open else []
     scorer = next((s for s in scorers if s.metric == metric), None)
     if scorer is not None:
         steps += _weakest(candidate, scorer, result, evaluation, seed)
@@ -85,7 +86,7 @@ def _broken(comparison: Comparison) -> list[str]:
     if not number:
         return []
     rows = "1 row is" if number == 1 else f"{number} rows are"
-    return [f"{rows} worse than before: look at them below"]
+    return [f"{rows} worse than with {comparison.baseline}: look at them in the report"]
 
 
 def _rows_needed(metric: Metric, comparison: Comparison) -> list[str]:

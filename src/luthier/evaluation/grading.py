@@ -95,7 +95,7 @@ class Asks(Protocol):
 
 Item = dict[str, Any]
 Sample = dict[str, Any]
-Own = Callable[[Sample, Item], Any]
+OwnFunction = Callable[[Sample, Item], Any]
 
 
 def _cannot_ask(
@@ -112,7 +112,7 @@ def _cannot_embed(texts: Sequence[str]) -> Any:
     )
 
 
-def _cannot_load(path: str) -> Own:
+def _cannot_load(path: str) -> OwnFunction:
     raise ConfigError(f"{path} cannot be called here", where="evaluation.graders")
 
 
@@ -122,7 +122,7 @@ class Means:
 
     ask: Asks = _cannot_ask
     embed: Embed = _cannot_embed
-    load: Callable[[str], Own] = _cannot_load
+    load: Callable[[str], OwnFunction] = _cannot_load
     """Path such as package.module:function -> the function, raising `OwnError` only."""
     items: Mapping[str, Item] | None = None
     """Place of a row -> its fields as they stand in the file."""
@@ -280,10 +280,7 @@ def _by_program(source: str, rows: Rows) -> list[Grade]:
         some = rows[start : start + AT_ONCE]
         found = _run(source, some)
         if found is None:
-            alone = (
-                _run(source, [row]) or [Grade(None, "the program did not end")] for row in some
-            )
-            found = [one for one, *_ in alone]
+            found = [(_run(source, [row]) or [NOTHING])[0] for row in some]
         grades += found
     return grades
 
@@ -300,7 +297,7 @@ def _run(source: str, rows: Rows) -> list[Grade] | None:
     return grades if len(grades) == len(rows) else None
 
 
-def _by_function(function: Own, rows: Rows) -> list[Grade]:
+def _by_function(function: OwnFunction, rows: Rows) -> list[Grade]:
     grades = []
     for row in rows:
         try:

@@ -20,7 +20,7 @@ RESAMPLES = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Pairing:
+class PairedVote:
     """A vote: who stood against whom on which row, and how it ended for the first."""
 
     row: str
@@ -41,7 +41,7 @@ class Strength:
     num_votes: int
 
 
-def strengths(votes: Sequence[Pairing], confidence: float, *, seed: int = 0) -> list[Strength]:
+def strengths(votes: Sequence[PairedVote], confidence: float, *, seed: int = 0) -> list[Strength]:
     """Each system's strength, the strongest first; nothing without votes."""
     known = [vote for vote in votes if vote.outcome is not None]
     names = sorted({name for vote in known for name in (vote.first, vote.second)})

@@ -1,12 +1,13 @@
 """What judges held-out rows: scorers of written answers, labels, numbers or searches; a judge."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from luthier.data import Collection, Example, LabelSet
 from luthier.errors import ConfigError
 from luthier.evaluation import (
     RANKING_SCORERS,
     AnyScorer,
+    Means,
     PairJudge,
     build_graders,
     build_scorers,
@@ -14,18 +15,13 @@ from luthier.evaluation import (
     number_scorers,
     pair_judge,
 )
-from luthier.pipeline.events import Event
 from luthier.pipeline.means import open_means
-from luthier.recipe import TEXT_METHODS, Judging, Recipe, Runtime, settled
+from luthier.recipe import TEXT_METHODS, Judging, Recipe, settled
 
 
-def judge_of(
-    judging: Judging, runtime: Runtime, observe: Callable[[Event], None] = lambda event: None
-) -> PairJudge | None:
-    """The judge that settings name, or none. Raises ConfigError."""
-    if not judging.judge.model:
-        return None
-    return pair_judge(judging, open_means(judging, runtime, None, observe).ask)
+def judge_of(judging: Judging, means: Means) -> PairJudge | None:
+    """The judge that settings name, or none."""
+    return pair_judge(judging, means.ask) if judging.judge.model else None
 
 
 def scorers_of(

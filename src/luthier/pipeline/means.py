@@ -13,7 +13,7 @@ from typing import Any
 
 from luthier.data import Message
 from luthier.errors import ConfigError
-from luthier.evaluation import Embed, Item, Means, Own, OwnError, Said, Sample
+from luthier.evaluation import Embed, Item, Means, OwnError, OwnFunction, Said, Sample
 from luthier.pipeline.endpoints import Asked, Asking, Endpoint, NoAnswerError, open_endpoint
 from luthier.pipeline.events import Event, Note
 from luthier.pipeline.placing import open_vectors
@@ -130,7 +130,7 @@ class _Vectors:
         return self._embed(texts)
 
 
-def load_function(path: str) -> Own:
+def load_function(path: str) -> OwnFunction:
     """A function named package.module:function, importable from the working directory too.
 
     What it raises becomes `OwnError`. Raises ConfigError where there is none.

@@ -20,6 +20,7 @@ from luthier.models import LanguageModel, ModelFolder, load_adapter
 from luthier.pipeline.datasets import named_rows
 from luthier.pipeline.events import Answered, Event, Note
 from luthier.pipeline.judging import judge_of, scorers_of
+from luthier.pipeline.means import open_means
 from luthier.pipeline.opened_texts import TunedReader, open_reader, reads_texts
 from luthier.pipeline.predictors import ZERO_SHOT, LocalPredictor
 from luthier.pipeline.preparing import Prepared, for_method, measurable, prepare
@@ -202,7 +203,8 @@ def _judge_writer(
     opened = replace(opened, model=None)  # type: ignore[arg-type] # lets it go first
     opened = replace(opened, model=load_start(opened.recipe, start))
     systems.append(judge(ZERO_SHOT, "zero_shot"))
-    preferring = judge_of(evaluation, opened.recipe.runtime, observe)
+    means = open_means(evaluation, opened.recipe.runtime, observe=observe)
+    preferring = judge_of(evaluation, means)
     result = conclude(examples, systems, scorers, evaluation, seed=seed, judge=preferring)
     return with_decision(result, scorers, evaluation, seed=seed), reading.dataset.files
 

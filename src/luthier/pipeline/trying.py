@@ -34,6 +34,7 @@ from luthier.evaluation import (
     EvaluationResult,
     Item,
     Kind,
+    Means,
     Prediction,
     Predictor,
     RowScorer,
@@ -103,7 +104,7 @@ def try_systems(trial: Trial, observe: Callable[[Event], None] = lambda event: N
     means = open_means(judging, trial.runtime, items, observe)
     scorers: tuple[RowScorer, ...] = (*build_graders(judging, means), *build_scorers(judging))
     opener = Opener(trial, dataset.train, max_new_tokens, workspace / "answers", observe)
-    court = _Court(trial, test, judging, opener, scorers, folder, observe)
+    court = _Court(trial, test, judging, opener, scorers, means, folder, observe)
     drawn = {name_of(system): court.judge(system) for system in opener.ordered()}
     result, systems = court.conclude([drawn[name_of(system)] for system in trial.systems])
     write_report(_report(trial, dataset, result, (*warnings, *unanswered(systems))), folder)
@@ -149,6 +150,7 @@ class _Court:
     judging: Judging
     opener: Opener
     scorers: Sequence[RowScorer]
+    means: Means
     folder: Path
     observe: Callable[[Event], None]
 
@@ -187,7 +189,7 @@ class _Court:
             scorers = averaged(self.scorers, self.trial.samples)
         result = conclude(
             self.test, systems, scorers, self.judging, seed=self.trial.seed,
-            judge=judge_of(self.judging, self.trial.runtime, self.observe),
+            judge=judge_of(self.judging, self.means),
         )  # fmt: skip
         result = with_decision(result, scorers, self.judging, seed=self.trial.seed)
         return result, [result for own in draws for result in own]

@@ -36,6 +36,7 @@ from luthier.pipeline.journal import Journal
 from luthier.pipeline.judging import judge_of
 from luthier.pipeline.learning import Circumstances
 from luthier.pipeline.loggers import open_loggers
+from luthier.pipeline.means import open_means
 from luthier.pipeline.opened_texts import TunedReader, open_reader, reads_texts
 from luthier.pipeline.opening import TunedModel, open_model
 from luthier.pipeline.preparing import Prepared, prepare
@@ -304,7 +305,7 @@ class _Path:
         evaluation, runtime = self.recipe.evaluation, self.recipe.runtime
         result = conclude(
             self.prepared.test, systems, self.work.scorers, evaluation, seed=self.seed,
-            judge=judge_of(evaluation, runtime, self.observe),
+            judge=judge_of(evaluation, open_means(evaluation, runtime, observe=self.observe)),
         )  # fmt: skip
         result = with_decision(result, self.work.scorers, evaluation, seed=self.seed)
         self.journal.conclude(systems, outcome.num_steps)

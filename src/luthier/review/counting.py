@@ -9,7 +9,7 @@ from luthier.evaluation import (
     Duel,
     Estimate,
     Outcome,
-    Pairing,
+    PairedVote,
     Preferred,
     Strength,
     agreement,
@@ -58,7 +58,7 @@ def count_votes(
     if len(systems) < 3:
         return counts, []
     pairings = [
-        Pairing(vote.row, vote.first, vote.second, vote.outcome)
+        PairedVote(vote.row, vote.first, vote.second, vote.outcome)
         for own in by_pair.values()
         for vote in own
     ]
