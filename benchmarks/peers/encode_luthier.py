@@ -21,7 +21,7 @@ def main() -> None:
     folder = Path(job["model"])
     model = load_encoder(
         folder,
-        dtype=precision("bfloat16" if probe_devices().has_bfloat16 else "float32"),
+        dtype=precision("bfloat16" if probe_devices().has_fast_bfloat16 else "float32"),
         device=choose_device("cpu", 2),
     )
     limit = model.pooling.max_length or 512

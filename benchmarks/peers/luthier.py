@@ -57,7 +57,7 @@ def main() -> None:
 
 def run(job: Job) -> Trained:
     """Train by the loop that `luthier train` uses."""
-    fastest = "bfloat16" if probe_devices().has_bfloat16 else "float32"
+    fastest = "bfloat16" if probe_devices().has_fast_bfloat16 else "float32"
     dtype = precision(job.variant.get("dtype", fastest))
     loaded = load_model(Path(job.model), dtype=dtype, device=choose_device("cpu", job.threads))
     tuning = Full() if job.task == "full" else LoRA(rank=job.rank, alpha=job.alpha)

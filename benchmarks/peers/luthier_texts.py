@@ -33,7 +33,7 @@ SCALE = 20.0
 
 def run(job: Job) -> Trained:
     """Train by the loop that `luthier train` uses."""
-    fastest = "bfloat16" if probe_devices().has_bfloat16 else "float32"
+    fastest = "bfloat16" if probe_devices().has_fast_bfloat16 else "float32"
     model = load_encoder(
         Path(job.model),
         dtype=precision(job.variant.get("dtype", fastest)),

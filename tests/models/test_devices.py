@@ -62,3 +62,17 @@ def test_an_older_version_keeps_what_it_can(
     devices.keep_freed_memory()
     assert library.set[devices.M_MMAP_THRESHOLD] == kept
     assert devices.M_TRIM_THRESHOLD in library.set
+
+
+@pytest.mark.parametrize(
+    ("words", "is_faster"),
+    [
+        ("vendor_id : authenticamd flags : avx512f avx512_bf16", True),
+        ("vendor_id : genuineintel flags : avx512f avx512_bf16", False),
+        ("vendor_id : genuineintel flags : avx512_bf16 amx_bf16 amx_tile", True),
+        ("vendor_id : authenticamd flags : avx2", False),
+        ("features : fp asimd i8mm bf16", True),
+    ],
+)
+def test_bfloat16_is_used_where_it_is_faster(words: str, is_faster: bool) -> None:
+    assert devices.is_bfloat16_faster(frozenset(words.split())) is is_faster

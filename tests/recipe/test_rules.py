@@ -12,7 +12,7 @@ FACTS = Facts(
     num_train=1814, num_validation=201, train_tokens=135_763, validation_tokens=15_000,
     longest_row=106, longest_answer=48, hidden_size=576, model_type="llama", context_length=8192,
     suggested_metrics=("exact", "loss"), suggestion_reason="answers are short", has_cuda=False,
-    has_bfloat16=True, num_cores=2, cache="/cache", supervised_tokens=40_000,
+    has_fast_bfloat16=True, num_cores=2, cache="/cache", supervised_tokens=40_000,
     num_good=1814, adapter_size=305_280, narrowest_layer=192, model_size=134_515_008,
     can_compile=True,
 )  # fmt: skip
@@ -74,7 +74,7 @@ def test_few_rows_are_seen_more_often(rows: int, epochs: int, batch_size: int) -
 
 def test_the_device_and_its_precision() -> None:
     assert value("runtime.dtype") == "bfloat16"
-    assert value("runtime.dtype", replace(FACTS, has_bfloat16=False)) == "float32"
+    assert value("runtime.dtype", replace(FACTS, has_fast_bfloat16=False)) == "float32"
     assert value("runtime.device", replace(FACTS, has_cuda=True)) == "cuda"
     assert value("training.micro_batch_tokens", replace(FACTS, has_cuda=True)) == 16384
 

@@ -26,7 +26,8 @@ def doctor(workspace: WorkspaceFolder = DEFAULT_WORKSPACE) -> None:
         out.print(f"{name:14} {_readable(name, value)}")
     out.print(f"{'packages':14} {', '.join(f'{k} {v}' for k, v in packages.items())}")
     out.print(f"{'GPU':14} {', '.join(devices.names) or 'none'}")
-    out.print(f"{'bfloat16':14} {'yes' if devices.has_bfloat16 else 'no, float32 is used'}")
+    bfloat16 = "fast" if devices.has_fast_bfloat16 else "not faster: float32 is used"
+    out.print(f"{'bfloat16':14} {bfloat16}")
     out.print(f"{'compiler':14} {'yes' if devices.can_compile else 'none that torch can use'}")
     out.print(f"{'model cache':14} {default_cache()}")
     free = shutil.disk_usage(_existing(workspace)).free

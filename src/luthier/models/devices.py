@@ -15,8 +15,8 @@ import torch
 
 from luthier.errors import ConfigError
 
-CPU_BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16", "svebf16"})
-"""Names in /proc/cpuinfo of instructions that multiply bfloat16 matrices (x86 and Arm)."""
+FAST_BFLOAT16 = frozenset({"amx_bf16", "bf16", "svebf16"})
+"""Names in /proc/cpuinfo of instructions that multiply bfloat16 matrices faster (x86 and Arm)."""
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -28,7 +28,8 @@ class Devices:
     """Facts about the machine."""
 
     has_cuda: bool
-    has_bfloat16: bool
+    has_fast_bfloat16: bool
+    """Whether bfloat16 matrices are multiplied faster than those of float32."""
     can_compile: bool
     """Whether there is what torch.compile needs: Triton, or a C++ compiler and Python's headers."""
     names: tuple[str, ...]
@@ -40,18 +41,28 @@ def probe_devices() -> Devices:
     has_cuda = torch.cuda.is_available()
     return Devices(
         has_cuda=has_cuda,
-        has_bfloat16=torch.cuda.is_bf16_supported() if has_cuda else _cpu_has_bfloat16(),
+        has_fast_bfloat16=torch.cuda.is_bf16_supported() if has_cuda else _cpu_has_fast_bfloat16(),
         can_compile=find_spec("triton") is not None if has_cuda else _has_compiler(),
         names=tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())),
     )
 
 
-def _cpu_has_bfloat16() -> bool:
+def _cpu_has_fast_bfloat16() -> bool:
     # macOS has no /proc/cpuinfo, and torch's bfloat16 on its CPUs is slower than float32.
     if platform.system() != "Linux":
         return False
-    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").lower().split()
-    return not CPU_BFLOAT16_FLAGS.isdisjoint(flags)
+    words = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").lower().split()
+    return is_bfloat16_faster(frozenset(words))
+
+
+def is_bfloat16_faster(words: frozenset[str]) -> bool:
+    """Whether a CPU is made for bfloat16, by the words of /proc/cpuinfo in small letters.
+
+    Intel's avx512_bf16 without amx_bf16 (Sapphire Rapids where a hypervisor hides AMX) is half as
+    fast as float32: 170 GFLOP/s against 325 on two cores, from 150 rows on.
+    """
+    has_pairs = {"avx512_bf16", "authenticamd"} <= words
+    return has_pairs or not FAST_BFLOAT16.isdisjoint(words)
 
 
 def _has_compiler() -> bool:

@@ -34,7 +34,7 @@ def place(source: str, runtime: Runtime, observe: Callable[[str], None]) -> tupl
     if device == "auto":
         device = "cuda" if devices.has_cuda else "cpu"
     if dtype == "auto":
-        dtype = "bfloat16" if devices.has_bfloat16 else "float32"
+        dtype = "bfloat16" if devices.has_fast_bfloat16 else "float32"
     return folder.path, choose_device(device, threads), precision(dtype)
 
 

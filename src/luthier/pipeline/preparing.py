@@ -288,7 +288,7 @@ def _facts(
         num_layers=int(next((config[name] for name in DEPTHS if config.get(name)), 0)),
         model_type=str(config.get("model_type", "")),
         has_cuda=devices.has_cuda,
-        has_bfloat16=devices.has_bfloat16,
+        has_fast_bfloat16=devices.has_fast_bfloat16,
         num_cores=max(1, num_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))),
         cache="",
         supervised_tokens=train.ledger.num_supervised,

@@ -85,8 +85,8 @@ class Facts:
     suggested_metrics: tuple[str, ...]
     suggestion_reason: str
     has_cuda: bool
-    has_bfloat16: bool
-    """Whether the device multiplies bfloat16 matrices in hardware."""
+    has_fast_bfloat16: bool
+    """Whether the device multiplies bfloat16 matrices faster than those of float32."""
     can_compile: bool
     """Whether there is what torch.compile needs."""
     num_cores: int
@@ -118,9 +118,9 @@ def _device(recipe: Recipe, facts: Facts) -> tuple[str, str]:
 
 
 def _dtype(recipe: Recipe, facts: Facts) -> tuple[str, str]:
-    if facts.has_bfloat16:
-        return "bfloat16", "the device has bfloat16 instructions, 2 to 4 times as fast"
-    return "float32", "the device has no bfloat16 instructions"
+    if facts.has_fast_bfloat16:
+        return "bfloat16", "the device multiplies bfloat16 matrices 2 to 4 times as fast"
+    return "float32", "the device multiplies float32 matrices at least as fast"
 
 
 def _threads(recipe: Recipe, facts: Facts) -> tuple[int, str]:
