@@ -14,13 +14,13 @@ from transformers import (
 )
 
 from benchmarks.measuring import Job, Trained, read_job, report, start_head
-from benchmarks.peers.trainers import Watch, has_bfloat16, shared_settings
+from benchmarks.peers.trainers import Watch, is_bfloat16_faster, shared_settings
 
 
 def variants(task: str, batch_size: int) -> dict[str, dict[str, Any]]:
     """Settings tried; the fastest is "tuned". As shipped it computes in float32."""
     parts = {f"in {n} parts by length": {"parts": n} for n in (1, 2, 4, 8)}
-    if not has_bfloat16():
+    if not is_bfloat16_faster():
         return parts
     return {
         **{f"autocast, {name}": {**settings, "bf16": True} for name, settings in parts.items()},

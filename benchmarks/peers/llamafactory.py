@@ -6,17 +6,19 @@ from datasets import Dataset, DatasetDict
 from llamafactory.train.tuner import run_exp
 
 from benchmarks.measuring import Job, Trained, read_job, report
-from benchmarks.peers.trainers import Watch, shared_settings
+from benchmarks.peers.trainers import Watch, is_bfloat16_faster, shared_settings
 
-PLAIN = {"disable_gradient_checkpointing": True}
+PLAIN = {"disable_gradient_checkpointing": True, "bf16": True}
 
 
 def variants(task: str, batch_size: int) -> dict[str, dict[str, Any]]:
     """Settings tried; the fastest is "tuned". It refuses weights in bfloat16 on a CPU."""
-    found = {"no checkpointing": {**PLAIN, **_rows_at_once(batch_size, batch_size)}}
+    precision = PLAIN if is_bfloat16_faster() else {**PLAIN, "bf16": False}
+    name = "no checkpointing" if precision["bf16"] else "no checkpointing, float32"
+    found = {name: {**precision, **_rows_at_once(batch_size, batch_size)}}
     if batch_size > 1:
-        found["no checkpointing, two by two"] = {**PLAIN, **_rows_at_once(2, batch_size)}
-        found["no checkpointing, one by one"] = {**PLAIN, **_rows_at_once(1, batch_size)}
+        found[f"{name}, two by two"] = {**precision, **_rows_at_once(2, batch_size)}
+        found[f"{name}, one by one"] = {**precision, **_rows_at_once(1, batch_size)}
     return found
 
 

@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.data import SequentialSampler
 
 from benchmarks.measuring import Job, Trained, read_job, report
-from benchmarks.peers.trainers import Watch, has_bfloat16, shared_settings
+from benchmarks.peers.trainers import Watch, is_bfloat16_faster, shared_settings
 
 SCALE = 20.0
 
@@ -27,7 +27,7 @@ def variants(task: str, batch_size: int) -> dict[str, dict[str, Any]]:
     """Settings tried; the fastest is "tuned". As shipped it computes in float32."""
     parts = {f"cached, {n} pairs at once": {"at_once": n} for n in (4, 8, 16)}
     found: dict[str, dict[str, Any]] = {"memory kept": {"at_once": 0}, **parts}
-    if has_bfloat16():
+    if is_bfloat16_faster():
         return {f"autocast, {name}": {**one, "bf16": True} for name, one in found.items()}
     return found
 
