@@ -8,10 +8,11 @@ every setting of a peer (`variants` in benchmarks/peers) is first tried twice fo
 sixth of all, 2 at least); the fastest is "tuned". Tuned peers keep the memory they free, as Luthier
 does; torch.compile is not tried, for ten steps never earn it back on a CPU. Then all take turns,
 each measurement a fresh process. A comparison is void where the ids or labels computed on differ,
-or a loss does, from Luthier's as timed, in float32, or rounding as is usual. Timed is training
+or a loss does, from Luthier's as timed or as it computes in the other precision. Timed is training
 alone, from the first batch to the last update; what the model at the start thinks of DPO's answers
 is timed apart. Each workload's results go, after every repeat, to
-benchmarks/results/TASK-WORKLOAD.json; `python -m benchmarks.table` shows them.
+benchmarks/results/TASK-WORKLOAD-PRECISION.json, by the precision that Luthier chooses on this
+machine, the fastest; `python -m benchmarks.table` shows them.
 `--resume` goes on with an interrupted comparison of the same code on the same machine.
 """
 
@@ -43,8 +44,16 @@ SEARCH_ROUNDS = 2
 """Least steps, share of all steps, and rounds of the trials of a peer's settings."""
 KEEPS_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
 """glibc's settings that Luthier makes for itself."""
-REFERENCES = {"in float32": {"dtype": "float32"}, "rounding as usual": {"rounding": "usual"}}
-"""Luthier once more, computing as peers may."""
+REFERENCES: dict[str, dict[str, dict[str, Any]]] = {
+    "bfloat16": {
+        "in float32": {"dtype": "float32"},
+        "rounding as usual": {"rounding": "usual"},
+    },
+    "float32": {
+        "in bfloat16, rounding as usual": {"dtype": "bfloat16", "rounding": "usual"},
+    },
+}
+"""Luthier once more, computing as peers may; by the precision it is timed in."""
 
 Measurement = dict[str, Any]
 
@@ -64,11 +73,18 @@ def main() -> None:
                 print(f"{task} ({workload}) skipped: its rows are not there", file=sys.stderr)
                 continue
             RESULTS.mkdir(exist_ok=True)
-            place = RESULTS / f"{task}-{workload}.json"
+            place = RESULTS / f"{task}-{workload}-{fastest_precision()}.json"
             begun = bench.begun(place) if arguments.resume else bench.begin(peers)
             for found in bench.compare(begun, arguments.repeats):
                 place.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
                 print(f"written: {place}", file=sys.stderr, flush=True)
+
+
+def fastest_precision() -> str:
+    """What Luthier computes in on this machine."""
+    from luthier.models import probe_devices
+
+    return "bfloat16" if probe_devices().has_fast_bfloat16 else "float32"
 
 
 def _arguments() -> argparse.Namespace:
@@ -110,11 +126,12 @@ class Bench:
             job = self._job(Path(folder), self.steps)
             # What a contender should come to that rounds otherwise; not timed beside the others.
             references = {
-                name: self._fresh("luthier", variant, job) for name, variant in REFERENCES.items()
+                name: self._fresh("luthier", variant, job)
+                for name, variant in REFERENCES[fastest_precision()].items()
             }
         return {
             "task": self.task, "workload": self.workload, "about": WORKLOADS[self.workload],
-            "machine": _machine(), "batch_size": self.batch_size, "steps": self.steps,
+            "precision": fastest_precision(), "machine": _machine(), "batch_size": self.batch_size, "steps": self.steps,
             "variants": variants, "search": search, "runs": {name: [] for name in variants},
             "references": references,
         }  # fmt: skip

@@ -146,7 +146,10 @@ def _settings(found: dict[str, Any]) -> str:
         if variant
     )
     repeats = len(found["runs"]["luthier"])
-    how = f"{found['steps']} steps of {found['batch_size']}, {repeats} repeats in turns."
+    how = (
+        f"{found['steps']} steps of {found['batch_size']}, {repeats} repeats in turns, Luthier in "
+        f"{found['precision']}; {found['machine']['cores']} cores, {found['machine']['processor']}."
+    )
     return f"{how} {chosen}." if chosen else how
 
 

@@ -21,11 +21,13 @@ def variants(task: str, batch_size: int) -> dict[str, dict[str, Any]]:
     """Settings tried; the fastest is TRL "tuned". The quick start has none of them."""
     halves = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": batch_size // 2}
     ones = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": batch_size}
-    found = {"bf16 weights": BF16, "autocast": AUTOCAST, "float32": FLOAT32}
+    found = {"float32": FLOAT32}
+    if is_bfloat16_faster():
+        found = {"bf16 weights": BF16, "autocast": AUTOCAST, **found}
     if task == "full":  # steps of bfloat16 weights vanish: not the same work
-        del found["bf16 weights"]
+        found.pop("bf16 weights", None)
     # Ways to make batches are tried in what this machine computes fastest.
-    fastest = next(iter(found)) if is_bfloat16_faster() else "float32"
+    fastest = next(iter(found))
     ways: dict[str, dict[str, Any]] = {}
     if task != "dpo":  # TRL's DPO has no padding-free batches at present
         ways["padding-free"] = FREE
