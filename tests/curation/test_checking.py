@@ -358,7 +358,7 @@ def test_checks_are_chosen_by_name(tmp_path: Path) -> None:
         "refusals",
     }
     without = checked(tmp_path, rows, Options(skip=["refusals"]))
-    assert set(without.seconds) == {"reading", *CHECKS} - {"refusals"}
+    assert set(without.seconds) == {"reading", *CHECKS} - {"refusals", "unwanted-content"}
     with pytest.raises(ConfigError, match="expected format, overlap"):
         Options(only=["refusal"])
     with pytest.raises(ConfigError, match="alike"):

@@ -151,10 +151,35 @@ def test_lengths_are_told_in_tokens_of_a_model(folder: Path) -> None:
     assert lengths["longest"] < 12
 
 
+def test_a_model_of_texts_compares_rows(folder: Path) -> None:
+    write_encoder(folder / "model", sentence="mean_tokens")
+    model = ("--set", "embedder=model", "--set", "meaning=0.3")
+    texts = ("what now", "the red lamp on green", "song two today please")
+    write_rows(folder / "twice.jsonl", [{"text": text, "label": "a"} for text in texts])
+    luthier(folder, "data", "add", "things", "twice.jsonl")
+    done = luthier(folder, "data", "check", "things", "--set", "only=overlap", *model)
+    assert done.code == 0, done.error
+    assert "reworded-duplicates --set embedder=model --set meaning=0.3" in done.out
+    assert "things@1:1 (twice.jsonl:1), by a cosine of 0." in done.out
+    plain = luthier(folder, "data", "select", "things", "--set", "sample=diverse",
+                    "--set", "limit=2", "--set", "embedder=model")  # fmt: skip
+    assert "2 rows" in plain.out, plain.error
+    parted = luthier(folder, "data", "split", "things@1", *model, "--test", "0.5")
+    assert parted.code == 0, parted.error
+    for settings, error in (
+        (["embedder=nowhere"], "nowhere"),
+        (["unwanted=light"], "expected a classifier's run and one of its labels"),
+        (["unwanted=nobody/light"], "nobody"),
+    ):
+        wrong = luthier(folder, "data", "check", "things", "--set", *settings)
+        assert wrong.code == 2
+        assert error in wrong.error
+
+
 def test_rows_are_parted_chosen_and_mixed(folder: Path) -> None:
     luthier(folder, "data", "add", "things", "train.jsonl")
     parted = luthier(folder, "data", "split", "things", "--test", "0.25", "--by", "label",
-                     "--alike", "1")  # fmt: skip
+                     "--set", "alike=1")  # fmt: skip
     assert parted.code == 0, parted.error
     assert "things@2  " in parted.out
     assert "12 test" in parted.out

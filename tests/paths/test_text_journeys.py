@@ -389,6 +389,19 @@ def test_files_are_predicted_from_the_command_line(folder: Path, tmp_path: Path)
     asked = luthier(tmp_path, "chat", "labels", *place)
     assert asked.code == 2
     assert "luthier predict" in asked.error
+    checked = luthier(
+        tmp_path, "data", "check", str(folder / "intents.jsonl"), "--set", "unwanted=labels/light",
+        "--set", "only=unwanted-content", "--output", "found.json", *place,
+    )  # fmt: skip
+    assert checked.code == 0, checked.error
+    (problem,) = json.loads((tmp_path / "found.json").read_text("utf-8"))["problems"]
+    light = [i for i, row in enumerate(intents(), 1) if row["label"] == "light"]
+    places = {f"{folder / 'intents.jsonl'}:{i}" for i in light}
+    found = {row["place"] for row in problem["rows"]}
+    assert len(found ^ places) <= 6, "as the run answers"
+    none = luthier(tmp_path, "data", "check", str(texts), "--set", "unwanted=labels/rude", *place)
+    assert none.code == 2
+    assert "expected light, music, weather" in none.error
     other = write_rows(tmp_path / "other.jsonl", unseen(20))
     again = luthier(tmp_path, "evaluate", "labels", "--data", str(other), *place)
     assert again.code == 0, again.error

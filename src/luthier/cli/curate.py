@@ -34,11 +34,15 @@ Settings = Annotated[
         metavar="NAME=VALUE",
         help="only=CHECK,... or skip=CHECK,...; alike=0.8 (share of their pieces that near "
         "duplicates have in common); region=DE (whose telephone numbers need no prefix); "
-        "model=MODEL (measures lengths in its tokens).",
+        "model=MODEL (measures lengths in its tokens); embedder=MODEL (finds rows of other words "
+        "by the vectors of a model of texts; meaning=0.95 is the cosine they have); "
+        "unwanted=RUN/LABEL (finds texts that a tuned classifier calls so, toxic ones say).",
     ),
 ]
 CASES = 3
 """Rows shown of each problem."""
+KEPT = ("alike=", "region=", "embedder=", "meaning=", "unwanted=")
+"""Settings that what mends needs too."""
 FOUND = 1
 """Exit code where something must be mended."""
 
@@ -71,7 +75,7 @@ def check(
             raise ConfigError(f"is {place.name}", where="--output", accepted=".html or .json")
     out = console()
     source, title, total = _source(sources, validation, test, workspace)
-    options = _options(settings, out.print)
+    options = _options(settings, workspace, out.print)
     with Counted(out, "rows", total) as counted:
         checked = check_rows(source, options, counted.show)
     adding, mending = _mending(source, settings)
@@ -100,7 +104,7 @@ def fix(
 
     datasets, out = Datasets(workspace), console()
     version = datasets.find(reference)
-    options = _options(settings, out.print)
+    options = _options(settings, workspace, out.print)
     with Counted(out, "rows", version.num_rows) as counted:
         done = fix_version(datasets, version, problems, options, counted.show)
     for name, number in done.touched.items():
@@ -127,10 +131,16 @@ def split(
             "together); time:COLUMN (the last rows are the test).",
         ),
     ] = "hash",
-    alike: Annotated[
-        float,
-        typer.Option("--alike", help="Questions so alike stay in one split; 1 for equal ones."),
-    ] = 0.8,
+    settings: Annotated[
+        list[str],
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="alike=0.8 (questions so alike stay in one split; 1 for equal ones); "
+            "embedder=MODEL (questions that mean nearly the same stay in one, by the vectors of a "
+            "model of texts; meaning=0.95 is the cosine they have).",
+        ),
+    ] = [],  # noqa: B006
     workspace: WorkspaceFolder = DEFAULT_WORKSPACE,
 ) -> None:
     """Part the rows of a version for training, validation and test: a new version.
@@ -144,7 +154,8 @@ def split(
     datasets, out = Datasets(workspace), console()
     version = datasets.find(reference)
     way, _, column = by.partition(":")
-    shares = Shares(test, validation, way, column, alike)
+    given = read_settings(settings, {"alike": float, "embedder": str, "meaning": float})
+    shares = Shares(test, validation, way, column, **_with_vectors(given))
     with Counted(out, "rows", version.num_rows) as counted:
         done = split_version(datasets, version, shares, counted.show)
     parts = ", ".join(f"{number:,} {name}" for name, number in done.version.splits.items())
@@ -152,8 +163,8 @@ def split(
     out.print(f"{done.version.reference}  {parts}, in {done.num_groups:,} groups{said}")
     if done.largest > version.num_rows / 2:
         why = f"they share {column}, or ask nearly what others of it ask" if way == "group" else (
-            "each asks nearly what another asks; --alike 0.95 looks closer, 1 parts all that is "
-            "not equal"
+            "each asks nearly what another asks; --set alike=0.95 looks closer, 1 parts all "
+            "that is not equal"
         )  # fmt: skip
         out.print(f"{done.largest:,} rows are one group, which stays together: {why}")
     for name in done.empty:
@@ -179,7 +190,7 @@ def select(
             "--set",
             metavar="NAME=VALUE",
             help="limit=1000 (chosen by hash; with order= the first); sample=random or diverse (as "
-            "many of every kind); order=EXPRESSION "
+            "many of every kind, by its words or the vectors of embedder=MODEL); order=EXPRESSION "
             "(the smallest first); split=train (others stay as they are); name=NEW; run=RUN (what "
             "it noted of its rows can be asked for: loss, confidence, variability, and learning, "
             "which is easy, ambiguous, hard or unseen).",
@@ -194,12 +205,13 @@ def select(
     datasets = Datasets(workspace)
     given = read_settings(
         settings,
-        {"limit": int, "sample": str, "order": str, "split": str, "name": str, "run": str},
-    )
+        {"limit": int, "sample": str, "order": str, "split": str, "name": str, "run": str,
+         "embedder": str},
+    )  # fmt: skip
     name = given.pop("name", "")
     if "run" in given:
         given["run"], given["learnt"] = how_learnt(given["run"], workspace)
-    selection = Selection(where=where, **given)
+    selection = Selection(where=where, **_with_vectors(given))
     version, is_new = select_version(datasets, datasets.find(reference), selection, name)
     said = "" if is_new else " holds exactly these rows already"
     console().print(f"{version.reference}{said}  {version.num_rows:,} rows")
@@ -251,6 +263,15 @@ def read_settings(settings: list[str], known: Mapping[str, Callable[[str], Any]]
     return found
 
 
+def _with_vectors(given: dict[str, Any]) -> dict[str, Any]:
+    """Settings with what makes vectors of texts, where they name a model."""
+    if "embedder" not in given:
+        return given
+    from luthier.pipeline import open_embed
+
+    return {**given, "embed": open_embed(given["embedder"])}
+
+
 def _read(kind: Callable[[str], Any], value: str, where: str) -> Any:
     try:
         return kind(value)
@@ -296,7 +317,7 @@ def _mending(source: "RowSource", settings: list[str]) -> "tuple[str, Callable[[
             for path in paths
         ]
         adding = f"luthier data add NAME {' '.join(parts)}"
-    kept = (f" --set {shlex.quote(s)}" for s in settings if s.startswith(("alike=", "region=")))
+    kept = (f" --set {shlex.quote(s)}" for s in settings if s.startswith(KEPT))
     options = "".join(kept)
 
     def command(problem: "Problem") -> str:
@@ -315,16 +336,25 @@ def _both(adding: str, mending: "Callable[[Problem], str]") -> "Callable[[Proble
     return command
 
 
-def _options(settings: list[str], say: Callable[[str], None]) -> "Options":
+def _options(settings: list[str], workspace: Path, say: Callable[[str], None]) -> "Options":
+    """What was asked for, with the models it names opened."""
     from luthier.curation import read_options
 
     options = read_options(settings)
-    if not options.model:
-        return options
-    from luthier.pipeline import open_measure
+    opened: dict[str, Any] = {}
+    if options.model:
+        from luthier.pipeline import open_measure
 
-    measure, limit = open_measure(options.model, say)
-    return replace(options, measure=measure, limit=limit)
+        opened["measure"], opened["limit"] = open_measure(options.model, say)
+    if options.embedder:
+        from luthier.pipeline import open_embed
+
+        opened["embed"] = open_embed(options.embedder)
+    if options.unwanted:
+        from luthier.pipeline import open_label
+
+        opened["of_label"] = open_label(options.unwanted, workspace)
+    return replace(options, **opened)
 
 
 def _write(report: "DataReport", place: Path) -> None:

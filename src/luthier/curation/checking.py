@@ -31,21 +31,24 @@ from luthier.curation.characters import MojibakeCheck, OffensiveCheck, UnusualCh
 from luthier.curation.doubt import DoubtCheck
 from luthier.curation.formats import check_format
 from luthier.curation.looking import FileSource, RowSource, Seen, Spool, seen
+from luthier.curation.meaning import MEANING, Vectors
 from luthier.curation.near import THRESHOLD
 from luthier.curation.overlap import OverlapCheck
 from luthier.curation.privacy import mask
 from luthier.curation.private import PrivateCheck
 from luthier.curation.problems import MAX_CASES, Case, Check, Kind, Problem, Severity, problem_of
+from luthier.curation.unwanted import OfLabel, UnwantedCheck
 from luthier.data import Finding
 from luthier.errors import ConfigError, DataError
+from luthier.evaluation import Embed
 
 CHECKS = (
     "overlap", "private", "doubtful-labels", "labels", "refusals", "copied-answers",
     "cut-off-answers", "broken-json-answers", "broken-markup", "broken-tool-calls",
     "unusual-characters", "mojibake", "offensive-words", "lengths", "languages",
-    "boilerplate", "slices",
+    "boilerplate", "slices", "unwanted-content",
 )  # fmt: skip
-"""Names of all checks but that of the format, which is always made."""
+"""Names of all checks but that of the format, which is always made; the last needs a classifier."""
 UNREADABLE = "a run would refuse them: nothing is dropped in silence"
 BINS = 24
 ORDER = ("error", "warning", "note")
@@ -68,6 +71,14 @@ class Options:
     """Lengths of texts in tokens."""
     limit: int | None = None
     """Tokens that the model takes."""
+    embedder: str = ""
+    """A model of texts, by whose vectors rows of other words are compared; see `embed`."""
+    embed: Embed | None = None
+    meaning: float = MEANING
+    """Cosine from which two texts mean nearly the same."""
+    unwanted: str = ""
+    """A tuned classifier and one of its labels, as RUN/LABEL; see `of_label`."""
+    of_label: OfLabel | None = None
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.only if name not in ("format", *CHECKS)]
@@ -75,13 +86,17 @@ class Options:
         if unknown:
             accepted = ", ".join(("format", *CHECKS))
             raise ConfigError(f"is {unknown[0]!r}", where="check", accepted=accepted)
+        if "unwanted-content" in self.only and not self.unwanted:
+            advice = "--set unwanted=RUN/LABEL, a classifier's run and what it calls such texts"
+            raise ConfigError("asks no classifier", where="unwanted-content", advice=advice)
         if self.region is not None and self.region not in regions():
             raise ConfigError(
                 f"is {self.region!r}", where="region",
                 accepted="a country's two letters as ISO 3166 has them, such as GB or DE",
             )  # fmt: skip
-        if not 0.3 <= self.alike < 1:
-            raise ConfigError(f"is {self.alike}", where="alike", accepted="0.3 to 0.99")
+        for name, value in (("alike", self.alike), ("meaning", self.meaning)):
+            if not 0.3 <= value < 1:
+                raise ConfigError(f"is {value}", where=name, accepted="0.3 to 0.99")
 
 
 @cache
@@ -114,6 +129,7 @@ def _names(value: str) -> tuple[str, ...]:
 
 READERS: dict[str, Callable[[str], Any]] = {
     "only": _names, "skip": _names, "alike": float, "region": str.upper, "model": str,
+    "embedder": str, "meaning": float, "unwanted": str,
 }  # fmt: skip
 """Option -> how it is read."""
 
@@ -196,11 +212,14 @@ def _format_alone(source: FileSource, observe: Callable[[int], None]) -> Checked
 
 def _checks(options: Options, held: ExitStack) -> dict[str, Check]:
     texts, shown, places = (held.enter_context(Spool()) for _ in range(3))
+    vectors = held.enter_context(Vectors(options.embed)) if options.embed else None
     made: tuple[Check, ...] = (
-        OverlapCheck(texts, shown, places, options.alike), PrivateCheck(options.region),
-        DoubtCheck(), LabelCheck(), RefusalCheck(), CopiedCheck(), CutOffCheck(), JsonCheck(),
-        MarkupCheck(), ToolCallCheck(), UnusualCheck(), MojibakeCheck(), OffensiveCheck(),
-        LengthCheck(options.measure, options.limit), LanguageCheck(), OpeningCheck(), SliceCheck(),
+        OverlapCheck(texts, shown, places, options.alike, vectors, options.meaning),
+        PrivateCheck(options.region), DoubtCheck(), LabelCheck(), RefusalCheck(), CopiedCheck(),
+        CutOffCheck(), JsonCheck(), MarkupCheck(), ToolCallCheck(), UnusualCheck(),
+        MojibakeCheck(), OffensiveCheck(), LengthCheck(options.measure, options.limit),
+        LanguageCheck(), OpeningCheck(), SliceCheck(),
+        *([UnwantedCheck(options.of_label)] if options.of_label else []),
     )  # fmt: skip
     wanted = set(options.only or CHECKS) - set(options.skip)
     return {check.name: check for check in made if check.name in wanted}

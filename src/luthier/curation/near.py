@@ -51,7 +51,7 @@ def find_alike(spool: Spool, threshold: float = THRESHOLD) -> Groups:
     joining = _Joining(spool, sketches, threshold)
     for column in range(BANDS):
         joining.join_band(bands[column])
-    return _roots(joining.parents)
+    return roots(joining.parents)
 
 
 class _Joining:
@@ -96,14 +96,14 @@ class _Joining:
             some = waiting[start : start + AT_ONCE]
             apart = [
                 i for i in some.tolist()
-                if _root(self.parents, int(one[i])) != _root(self.parents, int(other[i]))
+                if root_of(self.parents, int(one[i])) != root_of(self.parents, int(other[i]))
             ]  # fmt: skip
             is_alike[some] = True
             found = similarities(self._spool, one[apart], other[apart]) >= self._threshold
             is_alike[apart] = found
             self._unlike.extend(keys[apart][~found])
             for i in np.asarray(apart, np.int64)[found].tolist():
-                _join(self.parents, int(one[i]), int(other[i]))
+                join(self.parents, int(one[i]), int(other[i]))
         return is_alike
 
 
@@ -119,8 +119,8 @@ def join_groups(one: Groups, other: Groups) -> Groups:
     parents = np.arange(len(one), dtype=np.int64)
     for groups in (one, other):
         for row in np.flatnonzero(groups != np.arange(len(groups))):
-            _join(parents, int(groups[row]), int(row))
-    return _roots(parents)
+            join(parents, int(groups[row]), int(row))
+    return roots(parents)
 
 
 def minima_of(texts: Sequence[bytes]) -> Hashes:
@@ -230,19 +230,21 @@ def _permutations() -> tuple[Hashes, Hashes]:
     return multipliers, generator.integers(0, 2**32, size, dtype=np.uint32)
 
 
-def _root(parents: Groups, row: int) -> int:
+def root_of(parents: Groups, row: int) -> int:
+    """The first of those that a row is joined with."""
     while (parent := int(parents[row])) != row:
         parents[row] = parents[parent]
         row = parent
     return row
 
 
-def _join(parents: Groups, one: int, other: int) -> None:
-    low, high = sorted((_root(parents, one), _root(parents, other)))
+def join(parents: Groups, one: int, other: int) -> None:
+    """Put what two rows are joined with together."""
+    low, high = sorted((root_of(parents, one), root_of(parents, other)))
     parents[high] = low
 
 
-def _roots(parents: Groups) -> npt.NDArray[np.int64]:
+def roots(parents: Groups) -> npt.NDArray[np.int64]:
     """The group of every row; each points at an earlier one, so one pass after another ends."""
     while True:
         above = parents[parents]

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from luthier.curation.leaks import find_runs
 from luthier.curation.looking import Growing, Seen, Spool, folded
+from luthier.curation.meaning import MEANING, MEANT, Vectors, find_known, find_meant
 from luthier.curation.near import THRESHOLD, find_alike, piece_sets, similarity
 from luthier.curation.privacy import excerpt
 from luthier.curation.problems import MAX_CASES, Case, Kind, Problem, problem_of
@@ -52,6 +53,17 @@ NEARLY_LEAKED = Kind(
     "near-leaks", "warning", "{n} to learn from, with nearly what held-out rows ask",
     "the model has seen most of what it is judged on, and scores too well", "drop",
 )  # fmt: skip
+REWORDED = Kind(
+    "reworded-duplicates", "note",
+    "{n} asking in other words what an earlier row asks, with the same answer",
+    "they teach less than their number says; a model of texts found them, which may be wrong: look "
+    "at them before they are left out", "drop",
+)  # fmt: skip
+REWORDED_LEAK = Kind(
+    "reworded-leaks", "note", "{n} to learn from, asking in other words what held-out rows ask",
+    "the model has learnt nearly what it is judged on, and the score says less about new rows; a "
+    "model of texts found them, which may be wrong: look at them before they are left out", "drop",
+)  # fmt: skip
 MAX_OTHERS = 50
 """Held-out rows of a group that a training row is measured against."""
 HASHES = np.dtype(
@@ -66,7 +78,7 @@ HALF = 0xFFFFFFFF
 Numbers = npt.NDArray[np.int64]
 Records = npt.NDArray[Any]
 Flags = npt.NDArray[np.bool_]
-OTHERS = np.dtype([("number", "<i8"), ("other", "<i8"), ("measure", "<f4")])
+OTHERS = MEANT
 """Rows, by number, each with another, and how alike they are."""
 
 
@@ -83,6 +95,10 @@ class OverlapCheck:
     places: Spool
     """Receives the rows' places."""
     threshold: float = THRESHOLD
+    vectors: Vectors | None = None
+    """Makes and receives the questions' vectors, where a model of texts was named."""
+    meaning: float = MEANING
+    """Cosine from which two questions mean nearly the same."""
     _hashes: Growing = field(default_factory=lambda: Growing(HASHES))
 
     def __post_init__(self) -> None:
@@ -101,6 +117,8 @@ class OverlapCheck:
             )  # fmt: skip
         self._hashes.extend(found)
         self.spool.add([folded(row.question or row.answer) for row in rows])
+        if self.vectors is not None:
+            self.vectors.add([row.question or row.answer for row in rows])
         self.shown.add(["  ".join(filter(None, (r.question[:1000], r.answer[:500]))) for r in rows])
         self.places.add([row.place for row in rows])
 
@@ -115,8 +133,15 @@ class OverlapCheck:
         is_known = np.zeros(len(rows), dtype=bool)
         for found in (repeated, leaked):
             is_known[found.array["number"]] = True
-        yield from self._told(NEAR, self._near(groups, is_known), _share_of)
-        yield from self._told(NEARLY_LEAKED, self._near_leaks(groups, is_known), _leak_of)
+        near, leaks = self._near(groups, is_known), self._near_leaks(groups, is_known)
+        yield from self._told(NEAR, near, _share_of)
+        yield from self._told(NEARLY_LEAKED, leaks, _leak_of)
+        if self.vectors is not None:
+            for found in (near, leaks):
+                is_known[found.array["number"]] = True
+            yield from self._told(REWORDED, self._reworded(self.vectors, is_known), _meaning_of)
+            known = self._reworded_leaks(self.vectors, is_known)
+            yield from self._told(REWORDED_LEAK, known, _meaning_of)
 
     def groups(self) -> Numbers:
         """Group of each row by what it asks: the number of the first that asks nearly the same."""
@@ -154,6 +179,21 @@ class OverlapCheck:
                 _add(found, number, other, len(run))
         return found
 
+    def _reworded(self, vectors: Vectors, is_known: Flags) -> Growing:
+        """Rows that mean what an earlier one with the same answer does, in the same split."""
+        rows, found = self._hashes.array, Growing(OTHERS)
+        for of_answer in _same(rows["answer"]):
+            for is_held in (False, True):
+                members = of_answer[(rows["held"][of_answer] == is_held) & ~is_known[of_answer]]
+                found.extend(find_meant(vectors, np.sort(members), self.meaning))
+        return found
+
+    def _reworded_leaks(self, vectors: Vectors, is_known: Flags) -> Growing:
+        is_held, found = self._hashes.array["held"], Growing(OTHERS)
+        taught = np.flatnonzero(~is_held & ~is_known)
+        found.extend(find_known(vectors, np.flatnonzero(is_held), taught, self.meaning))
+        return found
+
     def _share(self, one: int, other: int) -> float:
         return similarity(self._pieces(one), self._pieces(other))
 
@@ -177,6 +217,10 @@ class OverlapCheck:
 
 def _share_of(measure: float) -> str:
     return f"{100 * measure:.0f} % like {{}}"
+
+
+def _meaning_of(measure: float) -> str:
+    return f"means {{}}, by a cosine of {measure:.2f}"
 
 
 def _leak_of(measure: float) -> str:

@@ -20,8 +20,10 @@ import numpy.typing as npt
 
 from luthier.curation.cartography import Learnt
 from luthier.curation.looking import Growing, Spool, answer_of, question_of
+from luthier.curation.meaning import unit_vectors
 from luthier.data import Example, Place, Row, Split, example_key, example_of, prompt_key
 from luthier.errors import ConfigError
+from luthier.evaluation import Embed
 from luthier.runs import Content, Datasets, KeptRow, NewRow, Origin, Version
 
 MOST_CLUSTERS = 200
@@ -54,10 +56,16 @@ class Selection:
     """Id of the run that `learnt` is of."""
     learnt: Mapping[str, Learnt] | None = None
     """How a run learnt its rows, by their keys."""
+    embedder: str = ""
+    """A model of texts, by whose vectors diverse rows are told apart; see `embed`."""
+    embed: Embed | None = None
 
     def __post_init__(self) -> None:
         if self.sample not in ("random", "diverse"):
             raise ConfigError(f"is {self.sample!r}", where="sample", accepted="random or diverse")
+        if self.embedder and (self.sample != "diverse" or self.limit is None):
+            advice = "give sample=diverse and limit=... too, or leave it out"
+            raise ConfigError("tells diverse rows apart", where="embedder", advice=advice)
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"is {self.limit}", where="limit", accepted="1 or more")
         if self.split not in ("", *get_args(Split)):
@@ -89,7 +97,7 @@ def select_version(
         raise ConfigError("no row is left", where=version.reference, advice="widen the selection")
     details = {
         key: value
-        for key in ("where", "limit", "sample", "order", "split", "run")
+        for key in ("where", "limit", "sample", "order", "split", "run", "embedder")
         if (value := getattr(selection, key)) not in ("", None)
     }
     origin = Origin("select", version.reference, details)
@@ -241,25 +249,22 @@ def _limited(content: Content, positions: Positions, selection: Selection) -> Po
     if selection.limit is None or len(positions) <= selection.limit or is_ordered:
         return positions  # of ordered rows the first are taken
     if selection.sample == "diverse":
-        return _diverse(content, positions, selection.limit)
+        return _diverse(content, positions, selection)
     ranks = _hashes((f"limit\0{row.id}" for row in _at(content, positions)), len(positions))
     return np.sort(positions[np.argsort(ranks, kind="stable")[: selection.limit]])
 
 
-def _diverse(content: Content, positions: Positions, limit: int) -> Positions:
-    """As many rows of each cluster of texts, those nearest to its middle first.
-
-    Texts are hashed words and letters, which need no model.
-    """
+def _diverse(content: Content, positions: Positions, selection: Selection) -> Positions:
+    """As many rows of each cluster of texts, those nearest to its middle first."""
     from sklearn.cluster import MiniBatchKMeans
-    from sklearn.decomposition import TruncatedSVD
-    from sklearn.feature_extraction.text import HashingVectorizer
-    from sklearn.preprocessing import normalize
 
+    limit = selection.limit or len(positions)
     texts = ["\n".join(_said(_example(row)).values()) for row in _at(content, positions)]
-    counts = HashingVectorizer(n_features=FEATURES, ngram_range=(1, 2)).fit_transform(texts)
-    size = max(2, min(64, counts.shape[0] - 1))
-    vectors = normalize(TruncatedSVD(size, random_state=SEED).fit_transform(counts))
+    if selection.embed is None:
+        vectors = _of_words(texts)
+    else:
+        parts = (texts[i : i + BATCH] for i in range(0, len(texts), BATCH))
+        vectors = np.concatenate([unit_vectors(selection.embed, part) for part in parts])
     number = max(2, min(MOST_CLUSTERS, limit // OF_CLUSTER))
     clusters = MiniBatchKMeans(number, random_state=SEED, n_init=3, batch_size=BATCH)
     labels = clusters.fit_predict(vectors)
@@ -269,6 +274,20 @@ def _diverse(content: Content, positions: Positions, limit: int) -> Positions:
     # One of each cluster, then another of each, until there are enough.
     turns = np.argsort(np.arange(len(order)) - starts, kind="stable")
     return np.sort(positions[order[turns][:limit]])
+
+
+def _of_words(texts: Sequence[str]) -> npt.NDArray[Any]:
+    """Vectors of hashed words and pairs of words, which need no model."""
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import HashingVectorizer
+    from sklearn.preprocessing import normalize
+
+    counts = HashingVectorizer(n_features=FEATURES, ngram_range=(1, 2)).fit_transform(texts)
+    size = max(2, min(64, counts.shape[0] - 1))
+    vectors: npt.NDArray[Any] = normalize(
+        TruncatedSVD(size, random_state=SEED).fit_transform(counts)
+    )
+    return vectors
 
 
 def _ordered(content: Content, positions: Positions, selection: Selection) -> Positions:

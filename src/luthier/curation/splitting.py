@@ -10,6 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -18,9 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from luthier.curation.looking import Growing, Seen, Spool, VersionSource, folded, seen
+from luthier.curation.meaning import MEANING, Vectors, groups_by_meaning
 from luthier.curation.near import THRESHOLD, find_alike, join_groups
 from luthier.data import Finding, Labelled, Split, refuse_errors
 from luthier.errors import ConfigError
+from luthier.evaluation import Embed
 from luthier.runs import Datasets, NewRow, Origin, Version
 
 WAYS = ("hash", "label", "group", "time")
@@ -46,13 +49,19 @@ class Shares:
     column: str = ""
     alike: float = THRESHOLD
     """Share of their pieces that questions of a group have in common; 1 for equal ones."""
+    embedder: str = ""
+    """A model of texts: questions that mean nearly the same are one group too; see `embed`."""
+    embed: Embed | None = None
+    meaning: float = MEANING
+    """Cosine from which two questions mean nearly the same."""
 
     def __post_init__(self) -> None:
         for name, value in (("test", self.test), ("validation", self.validation)):
             if not 0 <= value < 1 or self.test + self.validation >= 1:
                 raise ConfigError(f"is {value}", where=name, accepted="shares below 1 in all")
-        if not 0.3 <= self.alike <= 1:
-            raise ConfigError(f"is {self.alike}", where="alike", accepted="0.3 to 1")
+        for name, value in (("alike", self.alike), ("meaning", self.meaning)):
+            if not 0.3 <= value <= 1:
+                raise ConfigError(f"is {value}", where=name, accepted="0.3 to 1")
         if self.by not in WAYS or (self.by in ("group", "time")) != bool(self.column):
             named = f"{self.by}:{self.column}" if self.column else self.by
             raise ConfigError(
@@ -93,6 +102,15 @@ class _Rows:
         self.splits.extend([SPLITS.index(row.split) for row in rows])
         self.keys.extend([_hash(text.encode("utf-8", "surrogatepass")) for text in texts])
         self.values.extend([self.names.setdefault(value, len(self.names)) for value in values])
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What rows ask."""
+
+    spool: Spool
+    """White space and case aside."""
+    vectors: Vectors | None
 
 
 @dataclass(frozen=True)
@@ -151,9 +169,11 @@ def split_version(
     Raises ConfigError for a column that rows have not, DataError for rows that are none.
     """
     content = datasets.content(version)
-    with Spool() as spool:
-        rows = _looked_at(VersionSource(content, version.reference), shares, spool, observe)
-        groups = _groups(rows, spool, shares)
+    with ExitStack() as held:
+        vectors = held.enter_context(Vectors(shares.embed)) if shares.embed else None
+        asked = _Asked(held.enter_context(Spool()), vectors)
+        rows = _looked_at(VersionSource(content, version.reference), shares, asked, observe)
+        groups = _groups(rows, asked, shares)
     splits = _parted(rows, groups, shares)
     chosen = np.full(version.num_rows, LEFT_OUT, np.uint8)
     chosen[rows.positions.array] = splits
@@ -170,6 +190,8 @@ def split_version(
         "by": named, "test": shares.test, "validation": shares.validation, "alike": shares.alike,
         "left out": left_out,
     }  # fmt: skip
+    if shares.embed:
+        details |= {"embedder": shares.embedder, "meaning": shares.meaning}
     new, is_new = datasets.add(version.name, parted(), Origin("split", version.reference, details))
     wanted = {"test": shares.test, "validation": shares.validation, "train": 1.0}
     empty = tuple(name for name, share in wanted.items() if share and not new.splits.get(name))
@@ -178,13 +200,15 @@ def split_version(
 
 
 def _looked_at(
-    source: VersionSource, shares: Shares, spool: Spool, observe: Callable[[int], None]
+    source: VersionSource, shares: Shares, asked: _Asked, observe: Callable[[int], None]
 ) -> _Rows:
     findings: list[Finding] = []
     rows = _Rows()
     for block in seen(source, findings.append):
         texts = [folded(row.question or row.answer) for row in block]
-        spool.add(texts)
+        asked.spool.add(texts)
+        if asked.vectors is not None:
+            asked.vectors.add([row.question or row.answer for row in block])
         rows.add(block, texts, [_value(row, shares) for row in block])
         observe(len(rows.positions))
     refuse_errors(findings)
@@ -209,9 +233,12 @@ def _value(row: Seen, shares: Shares) -> str:
     return value
 
 
-def _groups(rows: _Rows, spool: Spool, shares: Shares) -> _Groups:
-    equal = _first_of(rows.keys.array)
-    first = equal if shares.alike == 1 else join_groups(find_alike(spool, shares.alike), equal)
+def _groups(rows: _Rows, asked: _Asked, shares: Shares) -> _Groups:
+    first = _first_of(rows.keys.array)
+    if shares.alike < 1:
+        first = join_groups(find_alike(asked.spool, shares.alike), first)
+    if asked.vectors is not None:
+        first = join_groups(groups_by_meaning(asked.vectors, shares.meaning), first)
     if shares.by == "group":
         first = join_groups(first, _first_of(rows.values.array))
     return _Groups.of(first)

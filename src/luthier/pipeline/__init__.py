@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from luthier.pipeline.cluster import Cluster, tune_on_ray
     from luthier.pipeline.events import Answered, Event, Note, Ready, StageStarted
-    from luthier.pipeline.measuring import open_measure
+    from luthier.pipeline.measuring import open_embed, open_label, open_measure
     from luthier.pipeline.opening import TunedModel, evaluate_run, find_run, open_model
     from luthier.pipeline.preparing import Prepared, prepare
     from luthier.pipeline.probing import probe_run
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "cluster": ("Cluster", "tune_on_ray"),
     "events": ("Answered", "Event", "Note", "Ready", "StageStarted"),
-    "measuring": ("open_measure",),
+    "measuring": ("open_embed", "open_label", "open_measure"),
     "opening": ("TunedModel", "evaluate_run", "find_run", "open_model"),
     "preparing": ("Prepared", "prepare"),
     "probing": ("probe_run",),
@@ -49,6 +49,8 @@ __all__ = [
     "evaluate_run",
     "find_run",
     "kind_of_model",
+    "open_embed",
+    "open_label",
     "open_measure",
     "open_model",
     "open_teacher",
