@@ -124,16 +124,17 @@ class Bench:
                 best = min(search[peer], key=lambda name: _seconds(search[peer][name]))
                 variants |= {peer: {}, f"{peer} tuned": self._variants(peer)[best]}
             job = self._job(Path(folder), self.steps)
+            precision = fastest_precision()
             # What a contender should come to that rounds otherwise; not timed beside the others.
             references = {
                 name: self._fresh("luthier", variant, job)
-                for name, variant in REFERENCES[fastest_precision()].items()
+                for name, variant in REFERENCES[precision].items()
             }
         return {
             "task": self.task, "workload": self.workload, "about": WORKLOADS[self.workload],
-            "precision": fastest_precision(), "machine": _machine(), "batch_size": self.batch_size, "steps": self.steps,
-            "variants": variants, "search": search, "runs": {name: [] for name in variants},
-            "references": references,
+            "precision": precision, "machine": _machine(), "batch_size": self.batch_size,
+            "steps": self.steps, "variants": variants, "search": search,
+            "runs": {name: [] for name in variants}, "references": references,
         }  # fmt: skip
 
     def begun(self, place: Path) -> dict[str, Any]:

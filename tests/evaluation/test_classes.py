@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ from luthier.evaluation import (
 )
 from luthier.evaluation.baselines import label_baselines, label_prediction, readable
 from luthier.evaluation.calibration import calibrate
-from luthier.evaluation.classes import NumberRows, quadratic_kappa, spearman
+from luthier.evaluation.classes import NumberRows, label_rows, quadratic_kappa, spearman
 from luthier.evaluation.details import ranking_figures
 from luthier.evaluation.separation import draw_map
 from luthier.evaluation.suspects import find_suspects
@@ -532,3 +532,47 @@ def test_wrong_labels_are_suspected_and_named_by_their_place() -> None:
     found = find_suspects(train, vectors, label_set, seed=0)
     assert {s.place for s in found} == {"rows.jsonl:8", "rows.jsonl:41"}
     assert all(s.suggested == labels[int(s.example_id.split()[1])] for s in found)
+
+
+def test_equal_rows_drawn_together_are_as_rows_drawn_one_by_one() -> None:
+    """Rows in groups of one are drawn row by row: the same limits and p-value come of both."""
+    examples, one = drawn(150, 0.55, seed=3)
+    _, other = drawn(150, 0.62, seed=4)
+    examples = [replace(e, slices={"row": e.id}) for e in examples]
+    scorer = class_scorers(SINGLE, examples)["macro_f1"]
+    assert isinstance(scorer, WholeScorer)
+    found = []
+    for settings_ in (
+        make_evaluation("macro_f1", resamples=4000),
+        make_evaluation("macro_f1", resamples=4000, group="row"),
+    ):
+        systems = [
+            run_system(Fixed(name, SINGLE, shares), kind, examples, [scorer], settings_)  # type: ignore[arg-type]
+            for name, kind, shares in (("a", "baseline", one), ("b", "tuned", other))
+        ]
+        (compared,) = conclude(examples, systems, [scorer], settings_).comparisons
+        own = systems[0].estimates["macro_f1"]
+        found.append((compared.low, compared.high, compared.p_value, own.low, own.high))
+        assert compared.n == own.n == 150
+    assert found[0] == pytest.approx(found[1], abs=0.012)
+    assert found[0] != found[1]
+
+
+@given(
+    rows_=st.lists(
+        st.tuples(st.sets(st.integers(0, 3)), st.sets(st.integers(0, 3))), min_size=1, max_size=12
+    )
+)
+def test_rows_are_of_one_kind_where_labels_and_answers_are_equal(
+    rows_: list[tuple[set[int], set[int]]],
+) -> None:
+    names = ("a", "b", "c", "d")
+    truth = rows([tuple(names[i] for i in own) for own, _ in rows_])
+    given_ = [
+        Prediction(f"row {i}", "", True, 1, labels=tuple(names[j] for j in own))
+        for i, (_, own) in enumerate(rows_)
+    ]
+    kinds = label_rows(names, given_, truth).kinds()
+    for i, one in enumerate(rows_):
+        for j, other in enumerate(rows_):
+            assert (kinds[i] == kinds[j]) == (one == other)

@@ -140,11 +140,18 @@ def test_logs_of_batches_are_answers_too(folder: Path) -> None:
     assert any(answer.asked for answer in found)
 
 
+def test_prompts_find_their_answers(folder: Path) -> None:
+    Path("a.jsonl").write_text(json.dumps({"prompt": "capital of  France", "answer": "Paris"}))
+    (answer,) = read_answers(Path("a.jsonl"))
+    assert answer.asked == "user:capital of france"
+    assert answer.prediction.text == "Paris"
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
         ('{"question": "x"}', r"bad.jsonl:1 has the fields question; expected a text under"),
-        ('{"answer": "x"}', r"bad.jsonl:1 has the fields answer; .* messages or an id"),
+        ('{"answer": "x"}', r"bad.jsonl:1 has the fields answer; .* messages, prompt or id"),
         ("[1]", r"bad.jsonl:1 is a JSON list"),
         ("", "is empty"),
     ],

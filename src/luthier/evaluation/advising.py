@@ -85,7 +85,7 @@ def _broken(comparison: Comparison) -> list[str]:
     number = len(comparison.broken)
     if not number:
         return []
-    rows = "1 row is" if number == 1 else f"{number} rows are"
+    rows = "1 row is" if number == 1 else f"{number:,} rows are"
     return [f"{rows} worse than with {comparison.baseline}: look at them in the report"]
 
 

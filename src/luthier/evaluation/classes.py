@@ -16,7 +16,7 @@ from scipy import sparse
 
 from luthier.data import Example, Labelled, LabelSet, as_number
 from luthier.evaluation.values import Metric, Prediction
-from luthier.evaluation.wholes import Numbers, WholeScorer
+from luthier.evaluation.wholes import Kinds, Numbers, WholeScorer
 
 TINY = 1e-7
 """A probability of less is taken for this one, as scikit-learn's log_loss does for float32."""
@@ -55,6 +55,19 @@ class LabelRows:
         truth, given = self.truth[:, is_there], self.given[:, is_there]
         return weights @ truth.multiply(given), weights @ given, weights @ truth
 
+    def kinds(self) -> Kinds:
+        """[n]: a number for each row, the same for equal ones."""
+        both = sparse.hstack((self.truth, self.given), format="csr")
+        both.sort_indices()
+        ends = zip(both.indptr[:-1].tolist(), both.indptr[1:].tolist(), strict=True)
+        known: dict[bytes, int] = {}
+        labels = (both.indices[start:end].tobytes() for start, end in ends)
+        return np.array([known.setdefault(own, len(known)) for own in labels], np.intp)
+
+    def at(self, rows: Kinds) -> "LabelRows":
+        """Only these rows, in this order."""
+        return LabelRows(self.truth[rows], self.given[rows])
+
     def __len__(self) -> int:
         return int(self.truth.shape[0])
 
@@ -71,6 +84,15 @@ class NumberRows:
         return NumberRows(
             np.concatenate((self.truth, other.truth)), np.concatenate((self.given, other.given))
         )
+
+    def kinds(self) -> Kinds:
+        """[n]: a number for each row, the same for equal ones."""
+        both = np.stack((self.truth, self.given), axis=1)
+        return np.unique(both, axis=0, return_inverse=True)[1]
+
+    def at(self, rows: Kinds) -> "NumberRows":
+        """Only these rows, in this order."""
+        return NumberRows(self.truth[rows], self.given[rows])
 
     def __len__(self) -> int:
         return len(self.truth)

@@ -148,14 +148,18 @@ def _changed_rows(metric: Metric, comparison: Comparison) -> str:
     if metric.name == JUDGE:
         return (
             f"The judge preferred it in {_count(len(comparison.fixed), 'row')} and the other in "
-            f"{len(comparison.broken) or 'none'}."
+            f"{_none_or(comparison.broken)}."
         )
-    num_fixed, broken = len(comparison.fixed), len(comparison.broken) or "none"
+    num_fixed, broken = len(comparison.fixed), _none_or(comparison.broken)
     fixed = _count(num_fixed, "row") if num_fixed else "No row"
     if metric.kind == "pass_fail":
         return f"{fixed} {'were' if num_fixed > 1 else 'was'} fixed and {broken} broken."
     margin = format_difference(metric, CLEAR_CHANGE[metric.unit], signed=False)
     return f"{fixed} improved and {broken} worsened by more than {margin}."
+
+
+def _none_or(rows: Sequence[str]) -> str:
+    return f"{len(rows):,}" if rows else "none"
 
 
 def _resolution(metric: Metric, comparison: Comparison) -> str:

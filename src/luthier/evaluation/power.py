@@ -14,17 +14,21 @@ import scipy
 from luthier.evaluation.statistics import MIN_DISCORDANT_FOR_MID_P
 
 POWER = 0.8
+NEVER = 1e-13
+"""Probability of counts that are left out of a sum."""
 
 
 def rate_power(difference: float, against: float, n: int, confidence: float) -> float:
-    """Power of McNemar's test as `statistics.mcnemar` makes it, summed exactly.
+    """Power of McNemar's test as `statistics.mcnemar` makes it, summed exactly but for 1e-12.
 
     `against` is the share of rows that change against the difference; `against + difference`
     change with it. Given the number of changed rows, those that change with it are binomial.
     """
     alpha = 1 - confidence
     changed_share = 2 * against + difference
-    changed = np.arange(n + 1)
+    # Numbers of changed rows beyond these limits are too rare to count.
+    fewest, most = scipy.stats.binom.ppf((NEVER, 1 - NEVER), n, changed_share)
+    changed = np.arange(max(0, fewest), most + 1)
     # Smallest count that the test calls significant, for each number of changed rows.
     count = scipy.stats.binom.isf(alpha / 2, changed, 0.5)
     both_tails = scipy.stats.binom.sf(count, changed, 0.5) + scipy.stats.binom.sf(

@@ -4,8 +4,8 @@
 """
 
 import json
-from dataclasses import asdict, dataclass
-from typing import TypeVar
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -27,7 +27,11 @@ Kept = TypeVar("Kept", SystemResult, Answers)
 def to_json(kept: SystemResult | Answers) -> str:
     """The result as one JSON object, ASCII only, because an answer may hold half a surrogate."""
     # Answers are kept before anybody looks whether their losses are numbers.
-    return json.dumps(asdict(kept), allow_nan=isinstance(kept, Answers))
+    return json.dumps(kept, default=_fields, allow_nan=isinstance(kept, Answers))
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
 def from_json(text: str, kind: type[Kept], *, where: str = "recorded result") -> Kept:

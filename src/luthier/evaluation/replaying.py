@@ -1,8 +1,8 @@
 """Answers in a file: those that a system gave, so that it can be judged after it is gone.
 
-A line holds what a row asked (`messages`, or its `id`) and the `answer`. `recorded` makes lines of
-predictions; `RecordedPredictor` finds them again, by what rows ask, whatever their ids. Knows no
-files.
+A line holds what a row asked (`messages`, `prompt` or its `id`) and the `answer`. `recorded` makes
+lines of predictions; `RecordedPredictor` finds them again, by what rows ask, whatever their ids.
+Knows no files.
 """
 
 from collections import defaultdict
@@ -90,7 +90,7 @@ class RecordedPredictor:
             raise EvaluationError(
                 f"no row of {len(examples)} is among what was answered",
                 where=self.where,
-                accepted="answers to these rows, found by messages or id",
+                accepted="answers to these rows, found by messages, prompt or id",
             )
         return predictions
 

@@ -215,19 +215,21 @@ def _logged(row: Row, fields: dict[str, object]) -> RecordedAnswer | None:
 def _answer(row: Row, report: Callable[[Finding], None]) -> RecordedAnswer | None:
     fields = row.fields
     text = next((fields[name] for name in ANSWER_FIELDS if isinstance(fields.get(name), str)), None)
-    if text is None or not (fields.get("id") or fields.get("messages")):
-        accepted = f"a text under one of {', '.join(ANSWER_FIELDS)}, and messages or an id"
+    if text is None or not any(fields.get(name) for name in ("id", "messages", "prompt")):
+        accepted = f"a text under one of {', '.join(ANSWER_FIELDS)}, and messages, prompt or id"
         named = ", ".join(map(str, fields)) or "none"
         report(Finding(row.place, "no-answer", "", f"has the fields {named}", accepted))
         return None
     known = {name: fields[name] for name in KEPT_OF_ANSWERS if name in fields}
     calls = tuple((str(name), str(arguments)) for name, arguments in fields.get("tool_calls", ()))
     known = {"stopped": True, "num_tokens": 0, **known, "tool_calls": calls}
-    asked = ""
+    solved = None
     if isinstance(fields.get("messages"), list):
-        solved = [*fields["messages"], {"role": "assistant", "content": text or "-"}]
-        example = example_of(Row(row.place, {"messages": solved}))
-        asked = prompt_key(example) if example else ""
+        answered_by = {"role": "assistant", "content": text or "-"}
+        solved = example_of(Row(row.place, {"messages": [*fields["messages"], answered_by]}))
+    elif isinstance(fields.get("prompt"), str):
+        solved = example_of(Row(row.place, {"prompt": fields["prompt"], "completion": text or "-"}))
+    asked = prompt_key(solved) if solved else ""
     draw = fields.get("draw", 0)
     answered = Prediction(str(fields.get("id", "")), text, **known)
     return RecordedAnswer(answered, asked, draw if isinstance(draw, int) else 0)

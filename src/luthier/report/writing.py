@@ -23,7 +23,7 @@ class ReportPaths:
 def write_report(report: ReportInput, folder: Path) -> ReportPaths:
     """Write the page and its JSON into a folder, replacing what was there."""
     paths = ReportPaths(folder / "report.html", folder / "report.json")
-    document = json.dumps(to_json(report), ensure_ascii=False, indent=1, allow_nan=False)
+    document = json.dumps(to_json(report), ensure_ascii=False, allow_nan=False)
     page = render_html(report)
     try:
         folder.mkdir(parents=True, exist_ok=True)
