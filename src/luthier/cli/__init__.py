@@ -13,6 +13,7 @@ from luthier.cli import (
     browse,
     cartography,
     check,
+    compare,
     curate,
     data,
     evaluate,
@@ -62,6 +63,8 @@ app.command("check")(check.check)
 app.command("preview")(preview.preview)
 app.command("evaluate")(evaluate.evaluate)
 app.command("probe")(evaluate.probe)
+app.command("compare")(compare.compare)
+app.command("leaderboard")(compare.leaderboard)
 app.command("review")(review.review)
 app.command("votes")(review.votes)
 app.command("report")(runs.report)

@@ -28,6 +28,7 @@ from luthier.evaluation.evaluating import (
     SystemStarted,
     conclude,
     evaluate,
+    rescored,
     run_system,
 )
 from luthier.evaluation.grading import (
@@ -101,6 +102,7 @@ from luthier.evaluation.values import (
     SystemResult,
     Verdict,
 )
+from luthier.evaluation.wholes import WholeScorer
 from luthier.evaluation.word_baselines import (
     BM25Predictor,
     TfidfSearchPredictor,
@@ -185,6 +187,7 @@ __all__ = [
     "TfidfSimilarityPredictor",
     "VectorSearch",
     "Verdict",
+    "WholeScorer",
     "WordSearch",
     "averaged",
     "best_temperature",
@@ -217,6 +220,7 @@ __all__ = [
     "question",
     "read_swaps",
     "recorded",
+    "rescored",
     "run_system",
     "slices_of",
     "solved_examples",

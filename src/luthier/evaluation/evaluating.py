@@ -122,6 +122,40 @@ def run_system(
     )
 
 
+def rescored(
+    system: SystemResult,
+    places: Sequence[int],
+    examples: Sequence[Example],
+    scorers: Sequence[AnyScorer],
+    evaluation: Judging,
+    *,
+    seed: int = 0,
+) -> SystemResult:
+    """A system on some of the rows it answered, as if it had been asked no others.
+
+    `places` are those of the rows among its answers, `examples` the rows. Scores of rows are taken
+    from it, numbers over all rows are computed anew.
+    """
+    predictions = tuple(
+        replace(system.predictions[place], example_id=example.id)
+        for place, example in zip(places, examples, strict=True)
+    )
+    scores = {name: tuple(own[place] for place in places) for name, own in system.scores.items()}
+    groups = groups_of(examples, evaluation)
+    estimates = {
+        scorer.metric.name: estimate_whole(scorer, predictions, examples, evaluation, seed=seed)
+        if isinstance(scorer, WholeScorer)
+        else estimate(
+            scorer.metric, scores[scorer.metric.name], evaluation, seed=seed, groups=groups
+        )
+        for scorer in scorers
+    }
+    return replace(
+        system, predictions=predictions, scores=scores, estimates=estimates,
+        perplexity=perplexity(predictions),
+    )  # fmt: skip
+
+
 def _grades(
     scorer: GradedScorer, predictions: Sequence[Prediction], examples: Sequence[Example]
 ) -> tuple[tuple[float | None, ...], str]:

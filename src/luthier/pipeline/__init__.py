@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from luthier.pipeline.cluster import Cluster, tune_on_ray
     from luthier.pipeline.events import Answered, Event, Note, Ready, StageStarted
+    from luthier.pipeline.finished import Board, SideBySide, compare_runs, leaderboards
     from luthier.pipeline.measuring import open_embed, open_label, open_measure
     from luthier.pipeline.opening import TunedModel, evaluate_run, find_run, open_model
     from luthier.pipeline.preparing import Prepared, prepare
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "cluster": ("Cluster", "tune_on_ray"),
     "events": ("Answered", "Event", "Note", "Ready", "StageStarted"),
+    "finished": ("Board", "SideBySide", "compare_runs", "leaderboards"),
     "measuring": ("open_embed", "open_label", "open_measure"),
     "opening": ("TunedModel", "evaluate_run", "find_run", "open_model"),
     "preparing": ("Prepared", "prepare"),
@@ -36,19 +38,23 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "Answered",
+    "Board",
     "Cluster",
     "Event",
     "Note",
     "Prepared",
     "Ready",
+    "SideBySide",
     "StageStarted",
     "Tried",
     "Tuned",
     "TunedModel",
     "check_start",
+    "compare_runs",
     "evaluate_run",
     "find_run",
     "kind_of_model",
+    "leaderboards",
     "open_embed",
     "open_label",
     "open_measure",

@@ -15,6 +15,7 @@ from luthier.recipe.grading import (
 )
 from luthier.recipe.judging import JUDGE, Evaluation, Judge, Judging, MetricName
 from luthier.recipe.reading import (
+    UNHASHED,
     ReadRecipe,
     flatten,
     read_recipe,
@@ -54,6 +55,7 @@ from luthier.recipe.section import Auto, Section, settled
 from luthier.recipe.trial import System, Trial
 
 __all__ = [
+    "UNHASHED",
     "DATASET",
     "DPO",
     "IPO",

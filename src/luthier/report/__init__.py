@@ -13,12 +13,14 @@ from luthier.report.pictures import cartography_picture
 from luthier.report.record import read_report, to_json
 from luthier.report.svg import shortened, visible
 from luthier.report.values import (
+    Differing,
     DroppedRow,
     Facts,
     LedgerSummary,
     NextStep,
     RecipeLine,
     ReportInput,
+    RunLine,
     Scalar,
     SplitLedger,
     StageTime,
@@ -30,6 +32,7 @@ from luthier.report.writing import ReportPaths, write_report
 
 __all__ = [
     "DataReport",
+    "Differing",
     "DroppedRow",
     "Facts",
     "FoundProblem",
@@ -41,6 +44,7 @@ __all__ = [
     "RecipeLine",
     "ReportInput",
     "ReportPaths",
+    "RunLine",
     "Scalar",
     "SplitLedger",
     "StageTime",

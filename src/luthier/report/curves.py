@@ -21,10 +21,12 @@ from luthier.report.svg import (
     tick_decimals,
     ticks,
 )
-from luthier.report.values import StepPoint, ValidationPoint
+from luthier.report.values import RunLine, StepPoint, ValidationPoint
 
 WIDTH = 920
 LEFT, RIGHT = 56, 904
+MAX_RUNS = 6
+"""Runs that are drawn together; for more there are no colours that can be told apart."""
 MAX_POINTS = 600
 """Points drawn per line; more could not be told apart and would only make the page heavy."""
 SMOOTHED_SHARE = 40
@@ -68,6 +70,32 @@ def loss_chart(
             *(_best_mark(best, x, y) if best else []),
         ],
     )  # fmt: skip
+
+
+def curves_together(runs: Sequence[RunLine]) -> Markup | None:
+    """Training loss, smoothed, and validation loss of several runs, a colour for each."""
+    shown = [run for run in runs if run.curve][:MAX_RUNS]
+    if not shown:
+        return None
+    raws = [[(float(p.step), p.loss) for p in run.curve if math.isfinite(p.loss)] for run in shown]
+    smooth = [smoothed(raw) for raw in raws]
+    checked = [
+        [(float(p.step), p.loss) for p in run.validation if math.isfinite(p.loss)] for run in shown
+    ]
+    steady = [point for own in (*smooth, *checked) for point in own] or [(0.0, 1.0)]
+    points = [point for run in shown for point in run.curve]
+    x = _step_scale(points, [point for run in shown for point in run.validation])
+    y = _loss_scale(steady, [])
+    parts = _frame(x, y, "loss")
+    for number, (own, held) in enumerate(zip(smooth, checked, strict=True), 1):
+        parts.append(polyline(_placed(thinned(own), x, y), f"series series-{number}"))
+        parts.append(polyline(_placed(held, x, y), f"series series-{number} held-out"))
+    ends = "; ".join(
+        f"{run.name} ends at {loss(own[-1][1])}"
+        for run, own in zip(shown, smooth, strict=True)
+        if own
+    )
+    return figure("losses", (WIDTH, 300), "Losses of the runs over steps", f"{ends}.", parts)
 
 
 def rate_chart(curve: Sequence[StepPoint]) -> Markup:

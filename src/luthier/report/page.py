@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from luthier.report.bars import stage_bars
 from luthier.report.classes import class_part
-from luthier.report.curves import loss_chart, rate_chart
+from luthier.report.curves import MAX_RUNS, curves_together, loss_chart, rate_chart
 from luthier.report.facts import (
     dropped_reasons,
     fact_lines,
@@ -90,6 +90,8 @@ def _run_parts(report: ReportInput) -> dict[str, Any]:
         ),
         "rate_chart": rate_chart(report.curve) if report.curve else None,
         "watched": watched_charts(report.validation),
+        "runs_chart": curves_together(report.runs),
+        "drawn": [run.name for run in report.runs if run.curve][:MAX_RUNS],
         "training": training_facts(report),
         "ledger": ledger_lines(report.ledger),
         "reads": reads,

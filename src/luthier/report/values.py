@@ -113,6 +113,24 @@ class TextDetails:
 
 
 @dataclass(frozen=True, slots=True)
+class RunLine:
+    """A run beside others: its name among them, and how it learnt."""
+
+    name: str
+    run_id: str
+    curve: tuple[StepPoint, ...] = ()
+    validation: tuple[ValidationPoint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Differing:
+    """Something that runs differ in, such as a setting, and what each has."""
+
+    what: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ReportInput:
     """Everything a report says. `evaluation` is None for a run that was trained only."""
 
@@ -134,3 +152,6 @@ class ReportInput:
     next_steps: tuple[NextStep, ...] = ()
     warnings: tuple[str, ...] = ()
     details: TextDetails | None = None
+    runs: tuple[RunLine, ...] = ()
+    """Runs that are compared with each other; `evaluation` has a system of each."""
+    differing: tuple[Differing, ...] = ()
