@@ -15,6 +15,7 @@ from luthier.cli import (
     check,
     compare,
     curate,
+    curve,
     data,
     evaluate,
     machine,
@@ -63,6 +64,7 @@ app.command("check")(check.check)
 app.command("preview")(preview.preview)
 app.command("evaluate")(evaluate.evaluate)
 app.command("probe")(evaluate.probe)
+app.command("curve")(curve.curve)
 app.command("compare")(compare.compare)
 app.command("leaderboard")(compare.leaderboard)
 app.command("review")(review.review)

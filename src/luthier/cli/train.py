@@ -71,7 +71,7 @@ def train(
     _refuse(workers != "1", f"--workers {workers}", found, advice)
     _refuse(bool(storage), f"--storage {storage}", found, advice)
     is_first = int(os.environ.get("RANK", "0")) == 0  # of those that torchrun started
-    with screen(is_quiet=not is_first) as shown, _interruptible() as is_interrupted:
+    with screen(is_quiet=not is_first) as shown, interruptible() as is_interrupted:
         # What is wrong with recipe or rows is said before torch is loaded.
         prepared = pipeline.prepare(read, shown.line)
         tuned = pipeline.tune(prepared, shown.show, is_interrupted, profiles=profile)
@@ -130,7 +130,7 @@ def _shown() -> "Callable[[Event], None]":
 
 
 @contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
+def interruptible() -> Iterator[Callable[[], bool]]:
     """Ctrl-C once asks the training to save and end; twice breaks off at once."""
     asked: list[int] = []
 

@@ -20,6 +20,7 @@ from luthier.evaluation.comparing import CLEAR_CHANGE, compare, estimate
 from luthier.evaluation.deciding import decide, strongest_baseline
 from luthier.evaluation.details import ClassDetails, class_details
 from luthier.evaluation.documents import passages_of
+from luthier.evaluation.doubling import Doubled, double
 from luthier.evaluation.duels import PairJudge, pair_judge
 from luthier.evaluation.evaluating import (
     AnyScorer,
@@ -117,6 +118,8 @@ from luthier.evaluation.wording import (
 )
 
 __all__ = [
+    "Doubled",
+    "double",
     "ALONE",
     "CLEAR_CHANGE",
     "RANKING_SCORERS",

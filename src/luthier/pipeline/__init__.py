@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from luthier.pipeline.cluster import Cluster, tune_on_ray
     from luthier.pipeline.events import Answered, Event, Note, Ready, StageStarted
     from luthier.pipeline.finished import Board, SideBySide, compare_runs, leaderboards
+    from luthier.pipeline.learning_curve import LearningCurve, draw_learning_curve
     from luthier.pipeline.measuring import open_embed, open_label, open_measure
     from luthier.pipeline.opening import TunedModel, evaluate_run, find_run, open_model
     from luthier.pipeline.preparing import Prepared, prepare
@@ -24,6 +25,7 @@ _MODULES = {
     "cluster": ("Cluster", "tune_on_ray"),
     "events": ("Answered", "Event", "Note", "Ready", "StageStarted"),
     "finished": ("Board", "SideBySide", "compare_runs", "leaderboards"),
+    "learning_curve": ("LearningCurve", "draw_learning_curve"),
     "measuring": ("open_embed", "open_label", "open_measure"),
     "opening": ("TunedModel", "evaluate_run", "find_run", "open_model"),
     "preparing": ("Prepared", "prepare"),
@@ -41,6 +43,7 @@ __all__ = [
     "Board",
     "Cluster",
     "Event",
+    "LearningCurve",
     "Note",
     "Prepared",
     "Ready",
@@ -51,6 +54,7 @@ __all__ = [
     "TunedModel",
     "check_start",
     "compare_runs",
+    "draw_learning_curve",
     "evaluate_run",
     "find_run",
     "kind_of_model",

@@ -8,6 +8,7 @@ from luthier.report.data_page import (
     Lengths,
     render_data_page,
 )
+from luthier.report.learning_curve import CurvePoint, render_curve_page
 from luthier.report.page import render_html
 from luthier.report.pictures import cartography_picture
 from luthier.report.record import read_report, to_json
@@ -31,6 +32,8 @@ from luthier.report.values import (
 from luthier.report.writing import ReportPaths, write_report
 
 __all__ = [
+    "CurvePoint",
+    "render_curve_page",
     "DataReport",
     "Differing",
     "DroppedRow",

@@ -7,7 +7,7 @@ index over these records that can be rebuilt from them at any time.
 import difflib
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -175,11 +175,17 @@ class Workspace:
 
     def resumable(self, recipe_hash: str, data_fingerprint: str, model_sha256: str) -> Run | None:
         """The newest run of the same recipe, data and model that has not finished."""
-        wanted = (recipe_hash, data_fingerprint, model_sha256)
+        return self._newest((recipe_hash, data_fingerprint, model_sha256), UNFINISHED)
+
+    def finished(self, recipe_hash: str, data_fingerprint: str, model_sha256: str) -> Run | None:
+        """The newest run of the same recipe, data and model that has finished."""
+        return self._newest((recipe_hash, data_fingerprint, model_sha256), ("finished",))
+
+    def _newest(self, wanted: tuple[str, str, str], statuses: Collection[str]) -> Run | None:
         for run in self.list():
             record = run.record
             found = (record.recipe_hash, record.data_fingerprint, record.model_sha256)
-            if found == wanted and record.status in UNFINISHED:
+            if found == wanted and record.status in statuses:
                 return run
         return None
 
