@@ -24,6 +24,7 @@ from luthier.cli import (
     recipe,
     review,
     runs,
+    search,
     talk,
     train,
     use,
@@ -64,6 +65,7 @@ app.command("check")(check.check)
 app.command("preview")(preview.preview)
 app.command("evaluate")(evaluate.evaluate)
 app.command("probe")(evaluate.probe)
+app.command("search")(search.search)
 app.command("curve")(curve.curve)
 app.command("compare")(compare.compare)
 app.command("leaderboard")(compare.leaderboard)

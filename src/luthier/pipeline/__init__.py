@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from luthier.pipeline.cluster import Cluster, tune_on_ray
     from luthier.pipeline.events import Answered, Event, Note, Ready, StageStarted
     from luthier.pipeline.finished import Board, SideBySide, compare_runs, leaderboards
+    from luthier.pipeline.hyperparameters import Searched, search_settings
     from luthier.pipeline.learning_curve import LearningCurve, draw_learning_curve
     from luthier.pipeline.measuring import open_embed, open_label, open_measure
     from luthier.pipeline.opening import TunedModel, evaluate_run, find_run, open_model
@@ -25,6 +26,7 @@ _MODULES = {
     "cluster": ("Cluster", "tune_on_ray"),
     "events": ("Answered", "Event", "Note", "Ready", "StageStarted"),
     "finished": ("Board", "SideBySide", "compare_runs", "leaderboards"),
+    "hyperparameters": ("Searched", "search_settings"),
     "learning_curve": ("LearningCurve", "draw_learning_curve"),
     "measuring": ("open_embed", "open_label", "open_measure"),
     "opening": ("TunedModel", "evaluate_run", "find_run", "open_model"),
@@ -47,6 +49,7 @@ __all__ = [
     "Note",
     "Prepared",
     "Ready",
+    "Searched",
     "SideBySide",
     "StageStarted",
     "Tried",
@@ -66,6 +69,7 @@ __all__ = [
     "open_teacher",
     "prepare",
     "probe_run",
+    "search_settings",
     "try_systems",
     "tune",
     "tune_from",

@@ -52,9 +52,14 @@ from luthier.recipe.schema import (
     Tuning,
 )
 from luthier.recipe.section import Auto, Section, settled
+from luthier.recipe.space import Choices, Range, Tried, read_space
 from luthier.recipe.trial import System, Trial
 
 __all__ = [
+    "Choices",
+    "Range",
+    "Tried",
+    "read_space",
     "UNHASHED",
     "DATASET",
     "DPO",

@@ -12,6 +12,7 @@ from luthier.report.learning_curve import CurvePoint, render_curve_page
 from luthier.report.page import render_html
 from luthier.report.pictures import cartography_picture
 from luthier.report.record import read_report, to_json
+from luthier.report.search_page import Attempt, render_search_page
 from luthier.report.svg import shortened, visible
 from luthier.report.values import (
     Differing,
@@ -32,6 +33,8 @@ from luthier.report.values import (
 from luthier.report.writing import ReportPaths, write_report
 
 __all__ = [
+    "Attempt",
+    "render_search_page",
     "CurvePoint",
     "render_curve_page",
     "DataReport",
