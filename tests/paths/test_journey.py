@@ -60,7 +60,7 @@ def test_the_run_keeps_everything_it_did(folder: Path, trained: Done) -> None:
     steps = [event["step"] for event in events if event["event"] == "step"]
     assert steps == list(range(1, 17))
     report = json.loads((place / "report.json").read_text())
-    assert len(report["evaluation"]["systems"]) == 3
+    assert len(report["evaluation"]["systems"]) == 4
     page = (place / "report.html").read_text()
     assert "<svg" in page
     assert 'http-equiv="Content-Security-Policy"' in page

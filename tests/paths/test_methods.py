@@ -238,4 +238,7 @@ def test_prompts_hold_as_many_examples_as_there_are(folder: Path) -> None:
     run = tuned(folder, "chats", limit=2, evaluation={"shots": [2, 5, 9]})
     assert run.evaluation is not None
     names = [system.name for system in run.evaluation.systems]
-    assert names == ["prompt alone", "2 examples in the prompt", "fine-tuned"]
+    assert names == [
+        "prompt alone", "2 examples in the prompt", "2 nearest examples in the prompt",
+        "fine-tuned",
+    ]  # fmt: skip

@@ -31,6 +31,8 @@ from luthier.report import CurvePoint, read_report, render_curve_page
 from luthier.runs import Run, Workspace, write_atomically
 
 SHARES = (0.25, 0.5, 1.0)
+ALONE = {"shots": (), "nearest": 0, "documents": None, "instructions": ()}
+"""Settings of a run that is compared with the prompt alone."""
 LEAST_ROWS = 8
 """Training rows below which nothing is learnt that says something of more."""
 
@@ -99,7 +101,7 @@ def _part(
     changes = {
         "name": f"{recipe.name or recipe.data.train.stem[:40]}-{number}",
         "data": recipe.data.model_copy(update={"limit": number}),
-        "evaluation": recipe.evaluation.model_copy(update={"shots": ()}),
+        "evaluation": recipe.evaluation.model_copy(update=ALONE),
     }
     part = replace(read, recipe=recipe.model_copy(update=changes))
     return prepare(part, lambda text: observe(Note(text)))

@@ -1,10 +1,10 @@
 """The work of methods whose models write: chats, preferences, raw texts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from luthier.data import Chat
+from luthier.data import Example
 from luthier.evaluation import (
     ALONE,
     AnyScorer,
@@ -12,13 +12,14 @@ from luthier.evaluation import (
     Predictor,
     Prompt,
     SystemResult,
-    choose_shots,
+    run_system,
 )
 from luthier.models import LanguageModel, save_adapter, save_model
 from luthier.pipeline.judging import scorers_of
 from luthier.pipeline.learning import Circumstances, learn
 from luthier.pipeline.predictors import ZERO_SHOT, LocalPredictor
-from luthier.pipeline.preparing import Prepared
+from luthier.pipeline.preparing import Prepared, measurable
+from luthier.pipeline.prompts import best_instructions, ladder, tried_on
 from luthier.pipeline.starting import load_start
 from luthier.pipeline.work import TUNED, Desk
 from luthier.recipe import LoRA, settled
@@ -43,21 +44,33 @@ class WritingWork:
         return load_start(self.prepared.recipe, self.prepared.source)
 
     def baselines(self, model: LanguageModel, desk: Desk) -> Iterator[tuple[Predictor, Kind]]:
-        """The prompts without training: alone, and with each number of examples."""
+        """The prompts without training: alone, with examples, passages, other instructions."""
+        recipe = self.prepared.recipe
+        if recipe.method.kind == "pretrain":
+            yield self._predictor(ZERO_SHOT, model, desk), "zero_shot"
+            return  # a raw text has no prompt to put anything into
+        # What is wrong with the others is said before anything is asked.
+        prompts = ladder(recipe, self.prepared.train.examples)
+        tried = tried_on(recipe, measurable(self.prepared.validation.examples))
         yield self._predictor(ZERO_SHOT, model, desk), "zero_shot"
-        if self.prepared.recipe.method.kind == "pretrain":
-            return  # a raw text has no prompt to put examples into
-        for shots in self._shots():
-            name = f"{len(shots)} example{'s' * (len(shots) > 1)} in the prompt"
-            yield self._predictor(name, model, desk, Prompt(shots=shots)), "few_shot"
+        for name, prompt in prompts:
+            yield self._predictor(name, model, desk, prompt), "few_shot"
+        chosen = self._best_instructions(model, desk, tried)
+        if chosen is not None:
+            yield self._predictor(chosen[0], model, desk, chosen[1]), "few_shot"
 
-    def _shots(self) -> list[tuple[Chat, ...]]:
-        """The examples of each such prompt; as many as there are, where there are fewer."""
-        recipe, rows = self.prepared.recipe, self.prepared.train.examples
-        found = [
-            choose_shots(rows, wanted, recipe.training.seed) for wanted in recipe.evaluation.shots
-        ]
-        return [shots for shots in {len(shots): shots for shots in found}.values() if shots]
+    def _best_instructions(
+        self, model: LanguageModel, desk: Desk, rows: Sequence[Example]
+    ) -> tuple[str, Prompt] | None:
+        recipe, scorer = self.prepared.recipe, self.scorers[0]
+
+        def ask(prompt: Prompt) -> float | None:
+            predictor = self._predictor("instructions tried", model, desk, prompt)
+            result = run_system(predictor, "zero_shot", rows, [scorer], recipe.evaluation)
+            return result.estimates[scorer.metric.name].value
+
+        place = desk.run.path("evaluation", "instructions-tried.json")
+        return best_instructions(recipe, self.prepared.train.examples, ask, place, scorer.metric)
 
     def tuned(self, model: LanguageModel, desk: Desk) -> Predictor:
         """The tuned model with its instructions alone."""

@@ -1,5 +1,6 @@
 """How answers are judged: the same for a run and for systems of a trial."""
 
+from pathlib import Path
 from typing import Literal, Self, get_args
 
 from pydantic import Field, model_validator
@@ -89,11 +90,22 @@ class Evaluation(Judging):
 
     shots: tuple[int, ...] = (4,)
     """Numbers of training examples to put in the prompt, one baseline each."""
+    nearest: int = Field(default=4, ge=0)
+    """Training examples whose questions are nearest to each row's, put in its prompt: another
+    baseline; 0 for none."""
+    documents: Path | None = None
+    """Folder of texts (.txt, .md) in which passages for each question are looked up: another
+    baseline."""
+    instructions: tuple[str, ...] = ()
+    """Instructions to try in place of the rows' own, alone and with the nearest examples; those
+    that are best on validation rows are another baseline."""
 
     @model_validator(mode="after")
     def _has_distinct_shots(self) -> Self:
         if any(shots < 1 for shots in self.shots):
             raise ValueError("shots must be 1 or more; the prompt without examples always runs")
+        if not all(map(str.strip, self.instructions)):
+            raise ValueError("instructions holds an empty one; the rows' own always run")
         if len(set(self.shots)) < len(self.shots):
             raise ValueError("shots names the same number twice")
         return self

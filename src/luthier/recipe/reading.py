@@ -22,7 +22,7 @@ from luthier.recipe.trial import Trial
 
 FILE_PATHS = (
     "data.train", "data.validation", "data.test", "data.corpus", "data.queries",
-    "data.judgements", "model.chat_template",
+    "data.judgements", "model.chat_template", "evaluation.documents",
 )  # fmt: skip
 SHORTHANDS = {
     "model": "model.source",
