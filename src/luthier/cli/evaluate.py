@@ -160,6 +160,30 @@ def probe(
         out.print(f"written: {output}")
 
 
+def memory(
+    run: Wanted,
+    most: Annotated[int, typer.Option("--rows", min=5, help="Rows of either kind, at most.")] = 200,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="JSONL of the learnt rows that were completed.")
+    ] = None,
+    workspace: WorkspaceFolder = DEFAULT_WORKSPACE,
+) -> None:
+    """Let a tuned model complete answers: does it know rows it learnt by heart?"""
+    from luthier.pipeline import find_run, probe_memory
+    from luthier.runs import write_atomically
+
+    with screen() as shown:
+        found = probe_memory(find_run(workspace, run), most, shown.show)
+    out = console()
+    out.print("\n" + textwrap.fill(found.words, 92), markup=False)
+    for row in found.rows[:SHIFTS]:
+        out.print(f"  {row.place}: ...{_short(row.text)}", markup=False)
+    if output is not None:
+        lines = (json.dumps(asdict(row), ensure_ascii=False) for row in found.rows)
+        write_atomically(output, "".join(f"{line}\n" for line in lines))
+        out.print(f"written: {output}")
+
+
 def _short(text: str) -> str:
     from luthier.report import shortened, visible
 

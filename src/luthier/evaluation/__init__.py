@@ -43,6 +43,7 @@ from luthier.evaluation.grading import (
     Sample,
     build_graders,
 )
+from luthier.evaluation.memorising import Completed, Memorised, weigh_memory
 from luthier.evaluation.power import detectable_at
 from luthier.evaluation.preferring import preferred
 from luthier.evaluation.prompting import (
@@ -118,6 +119,9 @@ from luthier.evaluation.wording import (
 )
 
 __all__ = [
+    "Completed",
+    "Memorised",
+    "weigh_memory",
     "Doubled",
     "double",
     "ALONE",

@@ -56,6 +56,22 @@ def wilson_of(rate: float, n: float, confidence: float) -> tuple[float, float]:
     return max(centre - half, 0.0), min(centre + half, 1.0)
 
 
+def newcombe(first: tuple[int, int], second: tuple[int, int], confidence: float) -> Interval:
+    """Interval for the difference of two rates of different rows, each as (passed, n).
+
+    Newcombe 1998, Statistics in Medicine 17:873, method 10: from Wilson's limits of both.
+    """
+    if not (first[1] and second[1]):
+        return Interval(None, None, "no rows")
+    (p1, low1, high1), (p2, low2, high2) = (
+        (passed / n, *wilson_of(passed / n, n, confidence)) for passed, n in (first, second)
+    )
+    difference = p1 - p2
+    low = difference - sqrt((p1 - low1) ** 2 + (high2 - p2) ** 2)
+    high = difference + sqrt((high1 - p1) ** 2 + (p2 - low2) ** 2)
+    return Interval(low, high, "Newcombe")
+
+
 def mcnemar(up: int, down: int) -> Significance:
     """McNemar's test on the pairs that changed, `up` one way and `down` the other.
 

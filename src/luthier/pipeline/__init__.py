@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from luthier.pipeline.hyperparameters import Searched, search_settings
     from luthier.pipeline.learning_curve import LearningCurve, draw_learning_curve
     from luthier.pipeline.measuring import open_embed, open_label, open_measure
+    from luthier.pipeline.memorising import probe_memory
     from luthier.pipeline.opening import TunedModel, evaluate_run, find_run, open_model
     from luthier.pipeline.preparing import Prepared, prepare
     from luthier.pipeline.probing import probe_run
@@ -29,6 +30,7 @@ _MODULES = {
     "hyperparameters": ("Searched", "search_settings"),
     "learning_curve": ("LearningCurve", "draw_learning_curve"),
     "measuring": ("open_embed", "open_label", "open_measure"),
+    "memorising": ("probe_memory",),
     "opening": ("TunedModel", "evaluate_run", "find_run", "open_model"),
     "preparing": ("Prepared", "prepare"),
     "probing": ("probe_run",),
@@ -68,6 +70,7 @@ __all__ = [
     "open_model",
     "open_teacher",
     "prepare",
+    "probe_memory",
     "probe_run",
     "search_settings",
     "try_systems",
