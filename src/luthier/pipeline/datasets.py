@@ -2,10 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Container, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from luthier.data import FILES, Place, Report, Row, Split
+from luthier.evaluation import Item
 from luthier.recipe import DATASET, Recipe
 from luthier.runs import Datasets, Version, Workspace
 
@@ -43,6 +44,28 @@ class NamedRows:
     def _version(self, path: Path) -> Version | None:
         named = str(path)
         return self.datasets.find(named) if named.startswith(DATASET) else None
+
+
+@dataclass
+class Remembered:
+    """Rows of another source, whose fields are remembered by their places, for graders."""
+
+    source: NamedRows
+    items: dict[str, Item] = field(default_factory=dict)
+
+    def rows(self, path: Path, split: Split, report: Report) -> Iterator[Row]:
+        """The rows of the source."""
+        for row in self.source.rows(path, split, report):
+            self.items[str(row.place)] = row.fields
+            yield row
+
+    def splits(self, path: Path) -> Container[str]:
+        """As the source has them."""
+        return self.source.splits(path)
+
+    def sha256(self, path: Path) -> str:
+        """Of the source's rows."""
+        return self.source.sha256(path)
 
 
 def named_rows(recipe: Recipe) -> NamedRows:

@@ -1,12 +1,13 @@
 """What judges held-out rows: scorers of written answers, labels, numbers or searches; a judge."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from luthier.data import Collection, Example, LabelSet
 from luthier.errors import ConfigError
 from luthier.evaluation import (
     RANKING_SCORERS,
     AnyScorer,
+    Item,
     Means,
     PairJudge,
     build_graders,
@@ -15,6 +16,7 @@ from luthier.evaluation import (
     number_scorers,
     pair_judge,
 )
+from luthier.pipeline.events import Event
 from luthier.pipeline.means import open_means
 from luthier.recipe import TEXT_METHODS, Judging, Recipe, settled
 
@@ -29,14 +31,17 @@ def scorers_of(
     test: tuple[Example, ...] = (),
     labels: LabelSet | None = None,
     collection: Collection | None = None,
+    items: Mapping[str, Item] | None = None,
+    observe: Callable[[Event], None] = lambda event: None,
 ) -> tuple[AnyScorer, ...]:
     """The scorers of a resolved recipe, the primary one first.
 
-    Raises ConfigError for a metric that cannot judge such rows.
+    `items` are rows' fields by their places, for graders. Raises ConfigError for a metric that
+    cannot judge such rows.
     """
     evaluation = recipe.evaluation
     if recipe.method.kind not in TEXT_METHODS:
-        means = open_means(evaluation, recipe.runtime)
+        means = open_means(evaluation, recipe.runtime, items, observe)
         return (*build_graders(evaluation, means), *build_scorers(evaluation))
     if evaluation.graders or evaluation.judge.model:
         raise ConfigError(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from luthier.data import Message, Reading, prompt_key, read_dataset, refuse_errors
+from luthier.data.datasets import Source
 from luthier.errors import ConfigError, DataError
 from luthier.evaluation import (
     EvaluationResult,
@@ -17,7 +18,7 @@ from luthier.evaluation import (
     with_decision,
 )
 from luthier.models import LanguageModel, ModelFolder, load_adapter
-from luthier.pipeline.datasets import named_rows
+from luthier.pipeline.datasets import Remembered, named_rows
 from luthier.pipeline.events import Answered, Event, Note
 from luthier.pipeline.judging import judge_of, scorers_of
 from luthier.pipeline.means import open_means
@@ -152,11 +153,11 @@ def evaluate_run(
     return result
 
 
-def _read_alone(recipe: Recipe, rows: Path) -> Reading:
+def _read_alone(recipe: Recipe, rows: Path, source: Source) -> Reading:
     """All rows of a file together, whatever the recipe's own are."""
     apart = {"validation": None, "test": None, "validation_share": 0.0, "test_share": 0.0}
     data = recipe.data.model_copy(update={**apart, "train": rows, "limit": None})
-    return read_dataset(data, named_rows(recipe))
+    return read_dataset(data, source)
 
 
 def _refuse_learnt(recipe: Recipe, rows: Path) -> None:
@@ -164,7 +165,7 @@ def _refuse_learnt(recipe: Recipe, rows: Path) -> None:
 
     Only as long as those are still there.
     """
-    asked = _read_alone(recipe, rows).dataset.train
+    asked = _read_alone(recipe, rows, named_rows(recipe)).dataset.train
     try:
         learnt = read_dataset(recipe.data, named_rows(recipe)).dataset
     except (DataError, ConfigError):
@@ -185,11 +186,12 @@ def _judge_writer(
 ) -> tuple[EvaluationResult, dict[str, str]]:
     """A model that writes against its prompt alone; the result, and the hashes of what was read."""
     opened = open_model(run)
-    reading = _read_alone(opened.recipe, rows)
+    source = Remembered(named_rows(opened.recipe))
+    reading = _read_alone(opened.recipe, rows, source)
     refuse_errors(reading.findings)
     examples = measurable(for_method(reading.dataset, opened.recipe).train)
     evaluation, seed = opened.recipe.evaluation, opened.recipe.training.seed
-    scorers = scorers_of(opened.recipe)
+    scorers = scorers_of(opened.recipe, items=source.items, observe=observe)
 
     def judge(name: str, kind: Kind) -> SystemResult:
         return run_system(

@@ -6,9 +6,9 @@ Loads no weights. What comes out is all that checking, previewing, planning and 
 import gc
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,9 @@ from luthier.data import (
     with_test,
 )
 from luthier.errors import DataError
+from luthier.evaluation import Item
 from luthier.models import ModelFolder, count_weights, probe_devices
-from luthier.pipeline.datasets import exactly, named_rows
+from luthier.pipeline.datasets import NamedRows, Remembered, exactly, named_rows
 from luthier.pipeline.encoding import (
     WIDTHS,
     AnySplit,
@@ -95,6 +96,8 @@ class Prepared:
     """Of labelled rows."""
     collection: Collection | None = None
     """What the held-out queries search."""
+    items: Mapping[str, Item] = field(default_factory=dict)
+    """Fields of each held-out row by its place, for graders."""
 
     @property
     def recipe(self) -> Recipe:
@@ -144,7 +147,8 @@ def prepare(
     Raises DataError listing everything wrong with the rows, TemplateError, ModelError.
     """
     recipe = exactly(read.recipe)
-    source_of_rows = named_rows(recipe)
+    plain = named_rows(recipe)
+    source_of_rows = Remembered(plain) if recipe.evaluation.graders else plain
     reading = read_dataset(recipe.data, source_of_rows)
     if judged_on is not None:
         reading = with_test(reading, judged_on, recipe.data.format, source_of_rows)
@@ -180,7 +184,15 @@ def prepare(
         read.text,
         labels,
         collection,
+        _items(source_of_rows, test),
     )
+
+
+def _items(source: NamedRows | Remembered, test: Sequence[Example]) -> dict[str, Item]:
+    """Fields of the held-out rows, where they were remembered."""
+    known = source.items if isinstance(source, Remembered) else {}
+    places = (str(example.place) for example in test)
+    return {place: known[place] for place in places if place in known}
 
 
 def open_encoding(folder: Path, recipe: Recipe) -> Encoding:

@@ -7,8 +7,8 @@ of the same answers ask nobody again, and answers can be judged after a system i
 import json
 import re
 import time
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -19,9 +19,6 @@ from luthier.data import (
     Example,
     Labelled,
     Pair,
-    Report,
-    Row,
-    Split,
     example_key,
     limit_by_hash,
     read_dataset,
@@ -51,7 +48,7 @@ from luthier.evaluation import (
     to_json,
     with_decision,
 )
-from luthier.pipeline.datasets import NamedRows
+from luthier.pipeline.datasets import NamedRows, Remembered
 from luthier.pipeline.events import Event
 from luthier.pipeline.judging import judge_of
 from luthier.pipeline.means import open_means
@@ -219,7 +216,7 @@ def _check_names(trial: Trial) -> None:
 def _read(trial: Trial) -> tuple[Dataset, Mapping[str, Item], tuple[str, ...]]:
     """Rows to answer as the test split, rows to take examples from as the training split; the
     fields of those to answer, by their place; and what the report is to warn of."""
-    source = _Remembered(NamedRows(Datasets(trial.runtime.workspace)))
+    source = Remembered(NamedRows(Datasets(trial.runtime.workspace)))
     apart: dict[str, Any] = {"validation_share": 0.0, "test_share": 0.0}
     if trial.train is not None:
         data = Data(train=trial.train, test=trial.data, **apart)
@@ -253,28 +250,6 @@ def _read(trial: Trial) -> tuple[Dataset, Mapping[str, Item], tuple[str, ...]]:
         )
     said = (f"{len(shared)} of {len(dataset.test)} rows ask what training rows ask",)
     return dataset, source.items, said if shared else ()
-
-
-@dataclass
-class _Remembered:
-    """Rows of another source; the fields of those that may be judged are remembered."""
-
-    source: NamedRows
-    items: dict[str, Item] = field(default_factory=dict)
-
-    def rows(self, path: Path, split: Split, report: Report) -> Iterator[Row]:
-        """The rows of the source."""
-        for row in self.source.rows(path, split, report):
-            self.items[str(row.place)] = row.fields
-            yield row
-
-    def splits(self, path: Path) -> Container[str]:
-        """As the source has them."""
-        return self.source.splits(path)
-
-    def sha256(self, path: Path) -> str:
-        """Of the source's rows."""
-        return self.source.sha256(path)
 
 
 def _decided(

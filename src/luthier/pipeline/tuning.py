@@ -232,7 +232,7 @@ class _Path:
         loggers = open_loggers(self.recipe.runtime.loggers, run, flatten(self.recipe))
         self.journal = Journal(run, observe, loggers)
         self.observe, self.is_interrupted = observe, is_interrupted
-        self.work, self.desk = work_of(prepared), Desk(run, observe, self.journal.warn)
+        self.work, self.desk = work_of(prepared, observe), Desk(run, observe, self.journal.warn)
         self.seed = self.recipe.training.seed
 
     def go(self) -> Tuned:
@@ -322,8 +322,8 @@ class _Path:
         return Tuned(self.run, is_finished=True, evaluation=result)
 
 
-def work_of(prepared: Prepared) -> Work:
+def work_of(prepared: Prepared, observe: Callable[[Event], None] = lambda event: None) -> Work:
     """What a recipe's method does at each stage."""
     if prepared.recipe.method.kind in TEXT_METHODS:
         return ReadingWork(prepared)
-    return WritingWork(prepared)
+    return WritingWork(prepared, observe)

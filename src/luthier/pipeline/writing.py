@@ -1,6 +1,6 @@
 """The work of methods whose models write: chats, preferences, raw texts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,6 +15,7 @@ from luthier.evaluation import (
     run_system,
 )
 from luthier.models import LanguageModel, save_adapter, save_model
+from luthier.pipeline.events import Event
 from luthier.pipeline.judging import scorers_of
 from luthier.pipeline.learning import Circumstances, learn
 from luthier.pipeline.predictors import ZERO_SHOT, LocalPredictor
@@ -33,11 +34,12 @@ class WritingWork:
     """Tunes a model that writes, and compares it with prompts."""
 
     prepared: Prepared
+    observe: Callable[[Event], None] = lambda event: None
 
     @cached_property
     def scorers(self) -> tuple[AnyScorer, ...]:
         """Judges of answers."""
-        return scorers_of(self.prepared.recipe)
+        return scorers_of(self.prepared.recipe, items=self.prepared.items, observe=self.observe)
 
     def load(self) -> LanguageModel:
         """The model at the start."""
