@@ -7,7 +7,7 @@ else is an error, never a quiet join.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from luthier.data import Example
@@ -82,7 +82,7 @@ def run_system(
     check_examples(examples)
     by_row = [s for s in scorers if not isinstance(s, WholeScorer | GradedScorer)]
     check_scorable(by_row, examples)
-    groups = groups_of(examples, evaluation)
+    groups_of(examples, evaluation)  # raises before anything is asked
     observe(SystemStarted(predictor.name, len(examples)))
     started = clock()
     predictions = predictor.predict(examples)
@@ -101,14 +101,7 @@ def run_system(
             found, why = _grades(scorer, predictions, examples)
             scores[scorer.metric.name] = found
             unscored |= {scorer.metric.name: why} if why else {}
-    estimates = {
-        scorer.metric.name: estimate_whole(scorer, predictions, examples, evaluation, seed=seed)
-        if isinstance(scorer, WholeScorer)
-        else estimate(
-            scorer.metric, scores[scorer.metric.name], evaluation, seed=seed, groups=groups
-        )
-        for scorer in scorers
-    }
+    estimates = _estimates(scorers, scores, predictions, examples, evaluation, seed=seed)
     observe(SystemFinished(predictor.name, seconds, estimates))
     return SystemResult(
         predictor.name,
@@ -141,8 +134,25 @@ def rescored(
         for place, example in zip(places, examples, strict=True)
     )
     scores = {name: tuple(own[place] for place in places) for name, own in system.scores.items()}
+    estimates = _estimates(scorers, scores, predictions, examples, evaluation, seed=seed)
+    return replace(
+        system, predictions=predictions, scores=scores, estimates=estimates,
+        perplexity=perplexity(predictions),
+    )  # fmt: skip
+
+
+def _estimates(
+    scorers: Sequence[AnyScorer],
+    scores: Mapping[str, Sequence[float | None]],
+    predictions: Sequence[Prediction],
+    examples: Sequence[Example],
+    evaluation: Judging,
+    *,
+    seed: int,
+) -> dict[str, Estimate]:
+    """What each metric comes to over all rows."""
     groups = groups_of(examples, evaluation)
-    estimates = {
+    return {
         scorer.metric.name: estimate_whole(scorer, predictions, examples, evaluation, seed=seed)
         if isinstance(scorer, WholeScorer)
         else estimate(
@@ -150,10 +160,6 @@ def rescored(
         )
         for scorer in scorers
     }
-    return replace(
-        system, predictions=predictions, scores=scores, estimates=estimates,
-        perplexity=perplexity(predictions),
-    )  # fmt: skip
 
 
 def _grades(
