@@ -186,10 +186,10 @@ def _identity(runs: Sequence[Run], judging: Judging) -> str:
 
 def _differing(finished: Sequence[Finished]) -> Iterator[Differing]:
     """What is not the same in all: model, data, settings; and what each took."""
-    for title, facts in (("model", "model"), ("data", "data")):
+    for facts in ("model", "data"):
         own: list[Facts] = [getattr(each.report, facts) for each in finished]
         for name in dict.fromkeys(name for some in own for name in some):
-            yield from _unlike(f"{title}: {name}", [_fact(some.get(name)) for some in own])
+            yield from _unlike(f"{facts}: {name}", [_fact(some.get(name)) for some in own])
     settings = [{line.path: line.value for line in each.report.recipe} for each in finished]
     for path in dict.fromkeys(path for some in settings for path in some):
         if path not in UNHASHED:

@@ -130,7 +130,8 @@ def _drawn(whole: Prepared, found: Sequence[tuple[int, Run, EvaluationResult]]) 
     metric = _by_rows(result)
     systems = [next(s for s in each.systems if s.is_candidate) for _, _, each in found]
     evaluation, seed = whole.recipe.evaluation, whole.recipe.training.seed
-    gain = compare(metric, systems[-2], _renamed(systems[-1]), evaluation, seed=seed)
+    largest = replace(systems[-1], name="with more rows")
+    gain = compare(metric, systems[-2], largest, evaluation, seed=seed)
     if gain is None:
         raise ConfigError("no held-out row is scored by both", where=metric.name)
     sizes = [number for number, _, _ in found]
@@ -156,10 +157,6 @@ def _by_rows(result: EvaluationResult) -> Metric:
     """The primary metric, or the first whose scores are of rows: numbers over all have no power."""
     first = [m for m in result.metrics if m.name == result.primary]
     return next((m for m in [*first, *result.metrics] if m.kind != "whole"), result.metrics[0])
-
-
-def _renamed(system: SystemResult) -> SystemResult:
-    return replace(system, name="with more rows")
 
 
 def _known(metric: Metric, systems: Sequence[SystemResult]) -> Iterator[list[float]]:
