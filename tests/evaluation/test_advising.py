@@ -10,7 +10,9 @@ from evaluation_fakes import EXACT, make_evaluation, make_system
 from luthier.data import Chat
 from luthier.evaluation import (
     Decision,
+    Estimate,
     EvaluationResult,
+    General,
     Prediction,
     build_scorers,
     conclude,
@@ -30,7 +32,11 @@ def rows(n: int) -> list[Chat]:
 
 
 def decided(
-    own: Sequence[float], other: Sequence[float], kind: Any = "zero_shot", **settings: Any
+    own: Sequence[float],
+    other: Sequence[float],
+    kind: Any = "zero_shot",
+    general: General | None = None,
+    **settings: Any,
 ) -> Decision:
     examples = rows(len(own))
     judging = make_evaluation("exact", **settings)
@@ -41,7 +47,8 @@ def decided(
             make_system("prompt", kind, {EXACT: other}),
         )
     ]  # fmt: skip
-    result = with_decision(conclude(examples, systems, SCORERS, judging), SCORERS, judging)
+    concluded = replace(conclude(examples, systems, SCORERS, judging), general=general)
+    result = with_decision(concluded, SCORERS, judging)
     assert result.decision is not None
     return result.decision
 
@@ -50,6 +57,35 @@ def test_better_is_promoted() -> None:
     found = decided([1.0] * 60 + [0.0] * 20, [1.0] * 20 + [0.0] * 60)
     assert found.kind == "promote"
     assert found.reasons == ("it is better than prompt",)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "kind", "reason"),
+    [
+        (-0.02, 0.03, "promote", ""),
+        (-0.2, -0.1, "keep iterating", "more than 5 points of general ability are lost"),
+        (-0.1, 0.1, "keep iterating", "more than 5 points of general ability may be lost"),
+        (None, None, "keep iterating", "more than 5 points of general ability may be lost"),
+    ],
+)
+def test_a_gain_is_not_paid_for_with_general_ability(
+    low: float | None, high: float | None, kind: str, reason: str
+) -> None:
+    share = Estimate(0.5, 0.4, 0.6, 50, "")
+    general = General(share, share, 0.0, low, high, 0.05, 0.95, (), (), None)
+    found = decided([1.0] * 60 + [0.0] * 20, [1.0] * 20 + [0.0] * 60, general=general)
+    assert found.kind == kind
+    assert (reason in found.reasons) == bool(reason)
+    assert any("general rows" in step for step in found.next_steps) == bool(reason)
+
+
+def test_what_is_no_better_needs_no_second_reason() -> None:
+    share = Estimate(0.5, 0.4, 0.6, 50, "")
+    general = General(share, share, -0.3, -0.4, -0.2, 0.05, 0.95, (), (), None)
+    found = decided([0.0] * 40, [1.0] * 30 + [0.0] * 10, general=general)
+    assert found.kind == "prompting is enough"
+    assert "more than 5 points of general ability are lost" in found.reasons
+    assert not any("general rows" in step for step in found.next_steps)
 
 
 def test_a_gain_must_be_worth_it() -> None:

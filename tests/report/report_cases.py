@@ -8,9 +8,11 @@ from pathlib import Path
 
 from luthier.data import Chat, Example, Message, Place
 from luthier.evaluation.values import (
+    Change,
     Comparison,
     Estimate,
     EvaluationResult,
+    General,
     Metric,
     Prediction,
     SystemResult,
@@ -106,7 +108,15 @@ def small_evaluation() -> EvaluationResult:
     result = comparison(chats, before, after, -0.4, 0.4)
     paragraph = "Nobody can tell: 50.0 % against 50.0 % on 4 rows."
     verdict = Verdict("cannot tell", paragraph, result)
-    return EvaluationResult((EXACT,), "exact", chats, (before, after), (result,), verdict)
+    general = General(
+        Estimate(0.543, 0.5, 0.586, 500, "Student's t"),
+        Estimate(0.521, 0.48, 0.562, 500, "Student's t"), -0.022, -0.061, 0.017, 0.05, 0.95,
+        (Change("words", 320, 0.49, 0.47), Change("trivia", 180, 0.67, 0.65)),
+        (Change("prose", 50, 59.8, 86.1),), 0.352,
+    )  # fmt: skip
+    return EvaluationResult(
+        (EXACT,), "exact", chats, (before, after), (result,), verdict, general=general
+    )
 
 
 def small_report() -> ReportInput:

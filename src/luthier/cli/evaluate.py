@@ -188,3 +188,38 @@ def _short(text: str) -> str:
     from luthier.report import shortened, visible
 
     return repr(shortened(visible(text), 60))
+
+
+def general(
+    run: Wanted,
+    questions: Annotated[
+        Path | None,
+        typer.Option(
+            "--questions",
+            help="JSONL of question, choices and answer, or text, with a subject; without it, "
+            "what the run was asked, or the built-in ones.",
+        ),
+    ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            "--margin", min=0.001, max=1, help="Loss that does not matter; 0.05 is 5 points."
+        ),
+    ] = None,
+    workspace: WorkspaceFolder = DEFAULT_WORKSPACE,
+) -> None:
+    """Ask a tuned model and its start what has nothing to do with its task: is it still known?"""
+    from luthier.pipeline import find_run, probe_general
+
+    with screen() as shown:
+        found = probe_general(find_run(workspace, run), questions, margin, shown.show)
+    out = console()
+    out.print("\n" + textwrap.fill(found.words, 92), markup=False)
+    for each in found.picked:
+        out.print(
+            f"  {each.subject:12} {each.n:5,} questions  {100 * each.before:5.1f} % -> "
+            f"{100 * each.after:5.1f} % right",
+            markup=False,
+        )
+    if found.divergence is not None:
+        out.print(f"  moved from its start by {found.divergence:.3f} nats a token (KL divergence)")

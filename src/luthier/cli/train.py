@@ -92,6 +92,8 @@ def _show(tuned: "Tuned", *, is_quiet: bool = False) -> None:
         out.print("\n" + textwrap.fill(tuned.verdict.paragraph, 92))
     if tuned.evaluation is not None and tuned.evaluation.decision is not None:
         out.print(tuned.evaluation.decision.words, markup=False)
+    if tuned.evaluation is not None and tuned.evaluation.general is not None:
+        out.print(textwrap.fill(tuned.evaluation.general.words, 92), markup=False)
     out.print(f"\nReport     {tuned.report}")
     name = tuned.run.record.name
     if tuned.reads_texts:

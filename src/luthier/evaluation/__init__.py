@@ -32,6 +32,13 @@ from luthier.evaluation.evaluating import (
     rescored,
     run_system,
 )
+from luthier.evaluation.general import (
+    GeneralSet,
+    Knowledge,
+    Question,
+    general_set,
+    weigh_general,
+)
 from luthier.evaluation.grading import (
     Grade,
     GradedScorer,
@@ -95,6 +102,7 @@ from luthier.evaluation.values import (
     Duel,
     Estimate,
     EvaluationResult,
+    General,
     Kind,
     Metric,
     Outcome,
@@ -156,7 +164,13 @@ __all__ = [
     "Estimate",
     "Embed",
     "EvaluationResult",
+    "General",
+    "GeneralSet",
     "Grade",
+    "Knowledge",
+    "Question",
+    "general_set",
+    "weigh_general",
     "GradedScorer",
     "Item",
     "Kind",

@@ -6,7 +6,8 @@ the recipe says so) and the interval of the gain over the strongest rival:
 promote               better, and the whole interval is above the smallest gain
 prompting is enough   worse than a prompt or a simple method, or no gain worth its cost is possible
 not distinguishable   the interval holds both: these rows cannot tell
-keep iterating        anything else: better, but perhaps by too little; or worse than another system
+keep iterating        anything else: better, but perhaps by too little, or with more general ability
+                      lost than the recipe allows; or worse than another system
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from luthier.evaluation.values import (
     Decision,
     DecisionKind,
     EvaluationResult,
+    General,
     Metric,
     SystemResult,
     Verdict,
@@ -31,6 +33,10 @@ PROMPTS = ("zero_shot", "few_shot", "baseline")
 MIN_SLICE = 10
 """Rows of a slice that is worth a word."""
 MAX_STEPS = 3
+LEARN_LESS = (
+    "move the model less: fewer epochs, a lower learning rate or rank, or general rows among the "
+    "training rows; or set evaluation.general_margin, if it is wanted for its task alone"
+)
 
 
 def with_decision(
@@ -45,12 +51,18 @@ def with_decision(
     named = {system.name: system for system in result.systems}
     rival, candidate = named[comparison.baseline], named[comparison.candidate]
     kind, why = _decide(metric, verdict, rival, evaluation.least_gain)
+    general = result.general
+    is_paid = kind == "promote" and general is not None and general.outcome != "kept"
+    if is_paid:
+        kind = "keep iterating"
     is_open = kind != "promote" and verdict.decision != "worse"
     steps = _rows_needed(metric, comparison) if is_open else []
     scorer = next((s for s in scorers if s.metric == metric), None)
     if scorer is not None:
         steps += _weakest(candidate, scorer, result, evaluation, seed)
-    decision = Decision(kind, (why, *_broken(comparison)), tuple(steps))
+    if is_paid:
+        steps = [LEARN_LESS, *steps]
+    decision = Decision(kind, (why, *_ability(general), *_broken(comparison)), tuple(steps))
     return replace(result, decision=decision)
 
 
@@ -79,6 +91,14 @@ def _gain(metric: Metric, comparison: Comparison) -> tuple[float | None, float |
     if low is None or high is None:
         return None, None
     return (low, high) if metric.higher_is_better else (-high, -low)
+
+
+def _ability(general: General | None) -> list[str]:
+    if general is None or general.outcome == "kept":
+        return []
+    margin = f"{100 * general.margin:g} points of general ability"
+    is_lost = general.outcome == "lost"
+    return [f"more than {margin} are lost" if is_lost else f"more than {margin} may be lost"]
 
 
 def _broken(comparison: Comparison) -> list[str]:

@@ -1,4 +1,4 @@
-"""A finished system, or all answers of one, as JSON text and back: nobody need be asked again.
+"""A finished system, all answers of one, or what it knows, as JSON text and back.
 
 `from_json(to_json(result)) == result`, to the last bit of every number. Knows no files.
 """
@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from luthier.errors import EvaluationError
-from luthier.evaluation.values import Prediction, SystemResult
+from luthier.evaluation.general import Knowledge
+from luthier.evaluation.values import General, Prediction, SystemResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +22,10 @@ class Answers:
     seconds: float
 
 
-Kept = TypeVar("Kept", SystemResult, Answers)
+Kept = TypeVar("Kept", SystemResult, Answers, Knowledge, General)
 
 
-def to_json(kept: SystemResult | Answers) -> str:
+def to_json(kept: SystemResult | Answers | Knowledge | General) -> str:
     """The result as one JSON object, ASCII only, because an answer may hold half a surrogate."""
     # Answers are kept before anybody looks whether their losses are numbers.
     return json.dumps(kept, default=_fields, allow_nan=isinstance(kept, Answers))

@@ -212,6 +212,67 @@ class Duel:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """A number of one subject of general ability, before and after."""
+
+    subject: str
+    n: int
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
+class General:
+    """How a model's general ability has changed."""
+
+    before: Estimate
+    after: Estimate
+    """Mean share of likelihood that right choices have."""
+    difference: float
+    low: float | None
+    high: float | None
+    margin: float
+    """Greatest loss that is none."""
+    confidence: float
+    picked: tuple[Change, ...]
+    """Share of questions whose likeliest choice is right, by subject."""
+    perplexity: tuple[Change, ...]
+    """Of passages, by subject."""
+    divergence: float | None
+    """Mean KL(after || before) over tokens of the passages, in nats."""
+
+    @property
+    def outcome(self) -> Literal["kept", "lost", "not shown"]:
+        """Whether the ability is kept; "not shown" when the interval holds both."""
+        if self.low is not None and self.low > -self.margin:
+            return "kept"
+        return "lost" if self.high is not None and self.high < -self.margin else "not shown"
+
+    @property
+    def words(self) -> str:
+        """What came of it, in a sentence or two."""
+        said = {
+            "kept": "General ability is kept",
+            "lost": "General ability is lost",
+            "not shown": "General ability may be lost",
+        }[self.outcome]
+        limits = "unknown"
+        if self.low is not None and self.high is not None:
+            limits = f"{100 * self.low:z.1f} to {100 * self.high:z.1f}"
+        before, after = (100 * (each.value or 0.0) for each in (self.before, self.after))
+        moved = ""
+        if self.perplexity:
+            changes = (f"{c.before:.1f} to {c.after:.1f} on {c.subject}" for c in self.perplexity)
+            moved = f" Perplexity went from {', '.join(changes)}."
+        return (
+            f"{said}: right choices of {self.before.n:,} questions have {before:.1f} % of the "
+            f"likelihood before and {after:.1f} % after, {100 * self.difference:+z.1f} points "
+            f"({100 * self.confidence:g} % interval {limits}; a loss of {100 * self.margin:g} "
+            f"would be too much).{moved}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class EvaluationResult:
     """All systems on the same rows, every comparison made, and the verdict."""
 
@@ -224,3 +285,5 @@ class EvaluationResult:
     decision: Decision | None = None
     duels: tuple[Duel, ...] = ()
     """What a judge preferred, against each rival."""
+    general: General | None = None
+    """What became of the model's general ability, where that was looked at."""

@@ -1,7 +1,7 @@
 """How far tuning has moved a model: the divergence from the model at the start.
 
-Exact over the vocabulary at every answer token, not estimated from samples: the adapter is switched
-off for the second look, so no second model is loaded.
+Exact over the vocabulary at every answer token, not estimated from samples. Where an adapter
+learnt, it is switched off for the second look, so that no second model is needed.
 """
 
 from collections.abc import Sequence
@@ -16,31 +16,42 @@ from luthier.tokens import Encoded
 
 
 @torch.no_grad()
-def kl_to_start(model: LanguageModel, encoded: Sequence[Encoded], *, budget: int) -> float:
-    """Mean KL(model || model without its adapter) in nats per supervised token.
+def kl_to_start(
+    model: LanguageModel,
+    encoded: Sequence[Encoded],
+    *,
+    budget: int,
+    start: LanguageModel | None = None,
+) -> float:
+    """Mean KL(model || start) in nats per supervised token.
 
-    `budget` bounds the tokens computed at once; a sequence longer than it is computed alone. At
-    least one token is supervised.
+    Without a `start` it is the model without its adapter. `budget` bounds the tokens computed at
+    once; a sequence longer than it is computed alone. At least one token is supervised.
     """
     total, count = 0.0, 0
-    for start, end in cut_in_order([e.num_tokens for e in encoded], budget):
-        rows = encoded[start:end]
+    for first, end in cut_in_order([e.num_tokens for e in encoded], budget):
+        rows = encoded[first:end]
         batch = pack([e.input_ids for e in rows], [e.labels for e in rows]).to(model.device)
         if not len(batch.targets):
             continue
         now = model.predicting_states(batch)
-        with model.without_adapter():
-            before = model.predicting_states(batch)
-        total += _divergence(model, now, before)
+        if start is None:
+            with model.without_adapter():
+                before = model.predicting_states(batch)
+        else:
+            before = start.predicting_states(batch)
+        total += _divergence((model, now), (start or model, before))
         count += len(batch.targets)
     return total / count
 
 
-def _divergence(model: LanguageModel, now: Tensor, before: Tensor) -> float:
+def _divergence(now: tuple[LanguageModel, Tensor], before: tuple[LanguageModel, Tensor]) -> float:
     """Sum over positions of the divergence of two hidden states' distributions, in chunks."""
     total = 0.0
+    (model, states), (start, earlier) = now, before
     step = rows_of_chunk(len(model.head.weight), 4)
-    for a, b in zip(now.split(step), before.split(step), strict=True):
-        log_now, log_before = (model.logits(h).log_softmax(dim=-1) for h in (a, b))
+    for a, b in zip(states.split(step), earlier.split(step), strict=True):
+        log_now = model.logits(a).log_softmax(dim=-1)
+        log_before = start.logits(b).log_softmax(dim=-1)
         total += (log_now.exp() * (log_now - log_before)).sum().item()
     return total

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from luthier.pipeline.memorising import probe_memory
     from luthier.pipeline.opening import TunedModel, evaluate_run, find_run, open_model
     from luthier.pipeline.preparing import Prepared, prepare
-    from luthier.pipeline.probing import probe_run
+    from luthier.pipeline.probing import probe_general, probe_run
     from luthier.pipeline.starting import check_start
     from luthier.pipeline.systems import kind_of_model
     from luthier.pipeline.teaching import open_teacher
@@ -33,7 +33,7 @@ _MODULES = {
     "memorising": ("probe_memory",),
     "opening": ("TunedModel", "evaluate_run", "find_run", "open_model"),
     "preparing": ("Prepared", "prepare"),
-    "probing": ("probe_run",),
+    "probing": ("probe_general", "probe_run"),
     "starting": ("check_start",),
     "systems": ("kind_of_model",),
     "teaching": ("open_teacher",),
@@ -70,6 +70,7 @@ __all__ = [
     "open_model",
     "open_teacher",
     "prepare",
+    "probe_general",
     "probe_memory",
     "probe_run",
     "search_settings",

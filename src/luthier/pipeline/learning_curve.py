@@ -31,7 +31,9 @@ from luthier.report import CurvePoint, read_report, render_curve_page
 from luthier.runs import Run, Workspace, write_atomically
 
 SHARES = (0.25, 0.5, 1.0)
-ALONE = {"shots": (), "nearest": 0, "documents": None, "instructions": ()}
+ALONE = {
+    "shots": (), "nearest": 0, "documents": None, "instructions": (), "general": "none",
+}  # fmt: skip
 """Settings of a run that is compared with the prompt alone."""
 LEAST_ROWS = 8
 """Training rows below which nothing is learnt that says something of more."""

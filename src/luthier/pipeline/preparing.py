@@ -34,7 +34,7 @@ from luthier.data import (
     with_test,
 )
 from luthier.errors import DataError
-from luthier.evaluation import Item
+from luthier.evaluation import Item, general_set
 from luthier.models import ModelFolder, count_weights, probe_devices
 from luthier.pipeline.datasets import NamedRows, Remembered, exactly, named_rows
 from luthier.pipeline.encoding import (
@@ -167,6 +167,8 @@ def prepare(
     resolved = resolve(recipe, read.origins, facts)
     labels = label_set_of(dataset.train, resolved.recipe)
     scorers_of(resolved.recipe, test, labels, collection)  # some may not fit the rows
+    if recipe.method.kind not in TEXT_METHODS:
+        general_set(recipe.evaluation)  # a file of one's own may hold what is no question
     max_length = resolved.recipe.training.max_length
     assert max_length != "auto", "resolved"
     if any(split.ledger.longest > max_length for split in splits):

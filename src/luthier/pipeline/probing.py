@@ -1,15 +1,26 @@
-"""A finished run is asked its test rows, or others, twice: with the terms of groups swapped."""
+"""A finished run is asked what its test rows do not: terms of groups swapped, general questions."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from luthier.data import Example, Finding, Labelled, RowReader, read_rows, refuse_errors
 from luthier.errors import ConfigError
-from luthier.evaluation import Probe, compare_swapped, swapped
-from luthier.pipeline.events import Event
+from luthier.evaluation import (
+    General,
+    Probe,
+    compare_swapped,
+    general_set,
+    swapped,
+    weigh_general,
+)
+from luthier.pipeline.events import Answered, Event
+from luthier.pipeline.general import Exam, Observe, start_of
 from luthier.pipeline.opened_texts import open_reader, reads_texts
 from luthier.pipeline.opening import open_model
+from luthier.pipeline.starting import resolve_start
 from luthier.pipeline.work import TUNED
+from luthier.recipe import settled
 from luthier.runs import Run
 
 
@@ -58,3 +69,34 @@ def _labels(run: Run) -> Ask:
 def _texts(run: Run, observe: Callable[[Event], None]) -> Ask:
     predictor = open_model(run).predictor(TUNED, observe=observe)
     return lambda examples: [prediction.text for prediction in predictor.predict(examples)]
+
+
+def probe_general(
+    run: Run,
+    questions: Path | None = None,
+    margin: float | None = None,
+    observe: Callable[[Event], None] = lambda event: None,
+) -> General:
+    """Compare the general ability of a finished run's model with that of its start.
+
+    Questions and margin are those of the run's recipe unless given. Raises ConfigError, DataError.
+    """
+    opened = open_model(run)
+    recipe = opened.recipe
+    changes = {"general": questions, "general_margin": margin}
+    evaluation = recipe.evaluation.model_copy(
+        update={name: value for name, value in changes.items() if value is not None}
+    )
+    start = start_of(recipe, resolve_start(recipe, lambda note: None))
+    exam = Exam(
+        general_set(evaluation), opened.tokenizer, settled(recipe.training.micro_batch_tokens)
+    )
+
+    def told(name: str) -> Observe:
+        return lambda done, total: observe(Answered(name, done, total))
+
+    with opened.model.without_adapter() if start is None else nullcontext():
+        before = exam.put(start or opened.model, told("before"))
+    after = exam.put(opened.model, told("after"))
+    moved = exam.divergence(opened.model, start)
+    return weigh_general(exam.asked, before, after, evaluation, moved)

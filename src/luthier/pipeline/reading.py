@@ -162,6 +162,9 @@ class ReadingWork:
             return NeighbourPredictor(TUNED, reader, train, self.prepared.labels)
         return SimilarityPredictor(TUNED, reader)
 
+    def general(self, desk: Desk) -> None:
+        """Nothing: what it is made into writes no answers."""
+
     def save(self, model: Encoder, run: Run) -> None:
         """Write the whole model, adapters merged, with what its answers mean."""
         answering = self.answering

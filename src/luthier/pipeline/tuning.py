@@ -19,6 +19,7 @@ from luthier.data import example_key
 from luthier.errors import LuthierError
 from luthier.evaluation import (
     EvaluationResult,
+    General,
     Kind,
     Prediction,
     Predictor,
@@ -247,6 +248,9 @@ class _Path:
             model = self._load()
         with self.journal.stage("evaluate the baselines"):
             systems = [self._system(*found) for found in self.work.baselines(model, self.desk)]
+            general = self.work.general(self.desk)
+            if general is not None:
+                general.before(model)
         with self.journal.stage("train"):
             outcome, model = self._train(model)
         if outcome.status == "interrupted":
@@ -255,7 +259,8 @@ class _Path:
         with self.journal.stage("evaluate the tuned model"):
             systems.append(self._system(self.work.tuned(model, self.desk), "tuned"))
             details = self.work.details(model, systems, self.desk)
-        return self._conclude(systems, outcome, details)
+            ability = general.after(model) if general is not None else None
+        return self._conclude(systems, outcome, details, ability)
 
     def _load(self) -> Any:
         model = self.work.load()
@@ -300,13 +305,18 @@ class _Path:
         self.observe(profile)
 
     def _conclude(
-        self, systems: list[SystemResult], outcome: Outcome, details: TextDetails | None
+        self,
+        systems: list[SystemResult],
+        outcome: Outcome,
+        details: TextDetails | None,
+        general: General | None,
     ) -> Tuned:
         evaluation, runtime = self.recipe.evaluation, self.recipe.runtime
         result = conclude(
             self.prepared.test, systems, self.work.scorers, evaluation, seed=self.seed,
             judge=judge_of(evaluation, open_means(evaluation, runtime, observe=self.observe)),
         )  # fmt: skip
+        result = replace(result, general=general)
         result = with_decision(result, self.work.scorers, evaluation, seed=self.seed)
         self.journal.conclude(systems, outcome.num_steps)
         report = build_report(self.run, self.prepared, result, self.journal, outcome)

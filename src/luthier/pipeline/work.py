@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from luthier.evaluation import AnyScorer, Kind, Predictor, SystemResult
 from luthier.pipeline.events import Answered, Event
+from luthier.pipeline.general import GeneralAbility
 from luthier.pipeline.learning import Circumstances
 from luthier.pipeline.preparing import Prepared
 from luthier.report import TextDetails
@@ -59,6 +60,10 @@ class Work(Protocol):
 
     def tuned(self, model: Any, desk: Desk) -> Predictor:
         """The tuned model as the evaluation asks it."""
+        ...
+
+    def general(self, desk: Desk) -> GeneralAbility | None:
+        """What is asked besides the task, before and after; None where nothing is."""
         ...
 
     def save(self, model: Any, run: Run) -> None:

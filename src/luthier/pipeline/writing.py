@@ -16,6 +16,7 @@ from luthier.evaluation import (
 )
 from luthier.models import LanguageModel, save_adapter, save_model
 from luthier.pipeline.events import Event
+from luthier.pipeline.general import GeneralAbility
 from luthier.pipeline.judging import scorers_of
 from luthier.pipeline.learning import Circumstances, learn
 from luthier.pipeline.predictors import ZERO_SHOT, LocalPredictor
@@ -98,6 +99,12 @@ class WritingWork:
     ) -> tuple[Outcome, LanguageModel]:
         """Train as the recipe says."""
         return learn(model, self.prepared, circumstances)
+
+    def general(self, desk: Desk) -> GeneralAbility | None:
+        """Questions and texts, unless the recipe wants none."""
+        if self.prepared.recipe.evaluation.general == "none":
+            return None
+        return GeneralAbility(self.prepared, desk.run, desk.answered("general ability"))
 
     def save(self, model: LanguageModel, run: Run) -> None:
         """Write what learnt into the run's folder: an adapter, or the whole model."""

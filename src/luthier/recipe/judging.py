@@ -96,6 +96,12 @@ class Evaluation(Judging):
     documents: Path | None = None
     """Folder of texts (.txt, .md) in which passages for each question are looked up: another
     baseline."""
+    general: Path | Literal["built-in", "none"] = "built-in"
+    """What a model that writes is asked besides its task, before and after: the built-in questions
+    and texts, a file of them, or none."""
+    general_margin: float = Field(default=0.05, gt=0, le=1)
+    """Loss of general ability that does not matter; 0.05 is 5 points. A model that may have lost
+    more is not promoted."""
     instructions: tuple[str, ...] = ()
     """Instructions to try in place of the rows' own, alone and with the nearest examples; those
     that are best on validation rows are another baseline."""

@@ -23,7 +23,10 @@ from luthier.recipe.trial import Trial
 FILE_PATHS = (
     "data.train", "data.validation", "data.test", "data.corpus", "data.queries",
     "data.judgements", "model.chat_template", "evaluation.documents",
+    "evaluation.general",
 )  # fmt: skip
+NO_FILES = ("built-in", "none")
+"""What stands where a path could stand."""
 SHORTHANDS = {
     "model": "model.source",
     "data": "data.train",
@@ -216,7 +219,7 @@ def _make_relative(content: dict[str, Any], folder: Path) -> None:
     """Make the paths of a file's content relative to the working directory."""
     for name in FILE_PATHS:
         value = _get(content, name)
-        if isinstance(value, str) and not value.startswith(DATASET):
+        if isinstance(value, str) and not value.startswith(DATASET) and value not in NO_FILES:
             _put(content, name, str(folder / Path(value).expanduser()))
     source = _get(content, "model.source")
     # Only what is there is taken for a path: a Hub id looks like a relative folder.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from luthier.evaluation.values import Comparison, Estimate, Metric
+from luthier.evaluation.values import Comparison, Estimate, General, Metric
 from luthier.report.numbers import (
     difference_interval,
     duration,
@@ -74,33 +74,61 @@ def score_bars(metric: Metric, bars: Sequence[Bar]) -> Markup:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A difference with its interval; the colour is that of a decision."""
+
+    value: float
+    low: float | None
+    high: float | None
+    decision: str
+    band: tuple[float, float] | None = None
+    """Differences that are shaded; limits may be infinite."""
+
+
 def difference_chart(metric: Metric, comparison: Comparison, decision: str) -> Markup:
     """The difference with its interval, over the band of differences too small to be shown."""
     smallest = comparison.minimum_detectable
-    ends = _ends(comparison.low, comparison.high)
-    reach = [0.0, comparison.difference, *ends, *([smallest, -smallest] if smallest else [])]
+    band = (-smallest, smallest) if smallest else None
+    gap = Gap(comparison.difference, comparison.low, comparison.high, decision, band)
+    return _gap_chart("difference", metric, gap, (comparison.baseline, comparison.candidate))
+
+
+def ability_chart(general: General, decision: str) -> Markup:
+    """The change of general ability with its interval, beside the band of what is too much."""
+    metric = Metric("general", "general ability", "number", True, "share")
+    lost = (-math.inf, -general.margin)
+    gap = Gap(general.difference, general.low, general.high, decision, lost)
+    return _gap_chart("ability", metric, gap, ("before", "after"))
+
+
+def _gap_chart(name: str, metric: Metric, gap: Gap, sides: tuple[str, str]) -> Markup:
+    ends = _ends(gap.low, gap.high)
+    reach = [0.0, gap.value, *ends, *(x for x in gap.band or () if math.isfinite(x))]
     margin = 0.08 * (max(reach) - min(reach)) or 1.0
     scale = Scale(min(reach) - margin, max(reach) + margin, 20, WIDTH - 20)
-    shown = signed_difference(comparison.difference, metric.unit)
-    interval = difference_interval(comparison.low, comparison.high, metric.unit) or "unknown"
-    band = [
-        rectangle(scale(-smallest), 34, scale(smallest) - scale(-smallest), 44, "band")
-    ] if smallest else []  # fmt: skip
+    shown = signed_difference(gap.value, metric.unit)
+    interval = difference_interval(gap.low, gap.high, metric.unit) or "unknown"
     return figure(
-        "difference",
+        name,
         (WIDTH, 112),
         f"Difference in {metric.title}",
-        f"{comparison.candidate} minus {comparison.baseline}: {shown}, interval {interval}.",
+        f"{sides[1]} minus {sides[0]}: {shown}, interval {interval}.",
         [
-            *band,
+            *_band(gap, scale),
             *_difference_axis(metric, scale),
-            _interval(scale, ends, 56, f"whisker {decision}"),
-            element(
-                "circle", cx=scale(comparison.difference), cy=56, r=6, class_=f"dot {decision}"
-            ),
-            *_value_label(scale(comparison.difference), shown),
+            _interval(scale, ends, 56, f"whisker {gap.decision}"),
+            element("circle", cx=scale(gap.value), cy=56, r=6, class_=f"dot {gap.decision}"),
+            *_value_label(scale(gap.value), shown),
         ],
     )
+
+
+def _band(gap: Gap, scale: Scale) -> list[Markup]:
+    if gap.band is None:
+        return []
+    left, right = (scale(min(max(end, scale.low), scale.high)) for end in gap.band)
+    return [rectangle(left, 34, right - left, 44, "band")]
 
 
 def outcome_bar(segments: Sequence[Segment]) -> Markup:

@@ -16,6 +16,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from luthier.report.ability import ability_part
 from luthier.report.bars import stage_bars
 from luthier.report.classes import class_part
 from luthier.report.curves import MAX_RUNS, curves_together, loss_chart, rate_chart
@@ -59,6 +60,7 @@ def _evaluation_parts(report: ReportInput) -> dict[str, Any]:
     parts |= {
         "duels": duel_lines(duels),
         "decision": evaluation.decision if evaluation else None,
+        "ability": ability_part(evaluation.general if evaluation else None),
         "judge": duels[0].judge if duels else "",
         "candidate": duels[0].candidate if duels else "",
         "least_consistency": least_consistency(),
