@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from luthier.data import Chat
+from luthier.data import Chat, Message
 from luthier.evaluation import Prompt, choose_shots, with_shots
 from luthier.models import LanguageModel, load_model
 from luthier.models.attention import FLAT
@@ -102,3 +102,30 @@ def test_prompts_longer_than_the_model_was_made_for_are_not_asked(
     assert second.example_id == long.id
     assert "the model was made for 60" in second.error
     assert second.target_loss is None
+
+
+def test_the_likeliest_choice_is_picked_and_a_row_without_choices_has_none(
+    tuned: tuple[LanguageModel, Tokenizer],
+) -> None:
+    model, tokenizer = tuned
+    words = ("one", "two", "a longer answer", "x")
+    rows = [
+        replace(chat(("user", f"how many? {i}"), ("assistant", words[i % 4]), line=i + 1),
+                choices=words if i % 3 else ())
+        for i in range(9)
+    ]  # fmt: skip
+    for at_once in (16, 4096):
+        predictor = LocalPredictor("m", model, tokenizer, max_new_tokens=2, loss_tokens=at_once)
+        found = predictor.predict(rows)
+        for row, prediction in zip(rows, found, strict=True):
+            if not row.choices:
+                assert prediction.picked == ""
+                continue
+            sums = []
+            for word in words:
+                asked = replace(row, messages=(*row.prompt, Message("assistant", word)), choices=())
+                (alone,) = predictor.predict([asked])
+                assert alone.target_loss is not None
+                assert alone.target_tokens is not None
+                sums.append(alone.target_loss * alone.target_tokens)
+            assert prediction.picked == words[sums.index(min(sums))]

@@ -1,5 +1,6 @@
 """A file becomes a frozen, checked dataset. No torch, no tokenizer, no model."""
 
+from luthier.data.answered import as_conversations
 from luthier.data.datasets import FILES, Reading, Source, read_dataset, refuse_errors, with_test
 from luthier.data.examples import (
     Chat,
@@ -80,6 +81,7 @@ __all__ = [
     "ToolCall",
     "are_grades",
     "as_chat",
+    "as_conversations",
     "as_number",
     "canonical",
     "example_key",

@@ -90,6 +90,8 @@ class Chat:
     messages: tuple[Message, ...]
     tools: tuple[dict[str, Any], ...] = ()
     slices: dict[str, str] = field(default_factory=dict)
+    choices: tuple[str, ...] = ()
+    """Answers to choose from, where the row has a list of them."""
 
     @property
     def prompt(self) -> tuple[Message, ...]:
@@ -368,4 +370,5 @@ def _chat_content(chat: Chat) -> dict[str, Any]:
         }
         for message in chat.messages
     ]
-    return {"messages": messages, "tools": chat.tools}
+    content: dict[str, Any] = {"messages": messages, "tools": chat.tools}
+    return {**content, "choices": chat.choices} if chat.choices else content

@@ -110,6 +110,13 @@ def _sharegpt(turns: Turns, fields: dict[str, Any]) -> list[Message | None]:
     return messages
 
 
+def _choices(value: Any) -> tuple[str, ...]:
+    """Answers to choose from; a column of that name may hold anything else, which is none."""
+    value = json.loads(value) if is_json(value) else value  # a cell of a CSV
+    is_list = isinstance(value, list) and len(value) > 1
+    return tuple(value) if is_list and all(isinstance(each, str) for each in value) else ()
+
+
 def _chats(
     read: Callable[[Turns, dict[str, Any]], list[Message | None]],
 ) -> Callable[[Turns, dict[str, Any]], Chat | None]:
@@ -122,7 +129,8 @@ def _chats(
         tools = turns.tools(fields.get("tools"))
         if turns.is_broken:
             return None
-        return Chat(turns.id, turns.row.place, tuple(messages), tools, turns.slices)
+        choices = _choices(fields.get("choices"))
+        return Chat(turns.id, turns.row.place, tuple(messages), tools, turns.slices, choices)
 
     return convert
 

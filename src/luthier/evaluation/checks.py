@@ -45,8 +45,8 @@ def check_scorable(scorers: Sequence[Scorer], examples: Sequence[Example]) -> No
             raise ConfigError(
                 f"{scorer.metric.name} cannot judge any of the {len(examples)} held-out answers",
                 where="evaluation.metrics",
-                accepted="metrics that fit the answers (json and fields need JSON, all but loss "
-                "need text and not tool calls)",
+                accepted="metrics that fit the answers (json and fields need JSON, choice needs "
+                "rows with choices, all but loss need text and not tool calls)",
                 advice=f"take {scorer.metric.name} out, or leave evaluation.metrics to auto",
             )
 

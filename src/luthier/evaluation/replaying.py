@@ -16,7 +16,7 @@ from luthier.evaluation.values import Prediction
 
 KEPT_OF_ANSWERS = (
     "stopped", "num_tokens", "target_loss", "target_tokens", "rejected_loss", "prompt_tokens",
-    "seconds", "value",
+    "seconds", "value", "picked",
 )  # fmt: skip
 """Fields of a prediction that a line holds under their own names, beside text and calls."""
 NO_ANSWER = "there is no recorded answer"
@@ -54,7 +54,7 @@ def recorded(
 
 def _known(prediction: Prediction) -> dict[str, Any]:
     values = {name: getattr(prediction, name) for name in KEPT_OF_ANSWERS}
-    return {name: value for name, value in values.items() if value is not None}
+    return {name: value for name, value in values.items() if value not in (None, "")}
 
 
 def _wire(message: Message) -> dict[str, str]:

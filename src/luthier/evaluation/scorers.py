@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from luthier.data import Example
+from luthier.data import Chat, Example
 from luthier.errors import ConfigError
 from luthier.evaluation.code_answers import judge_code
 from luthier.evaluation.grading import GradedScorer
@@ -77,6 +77,15 @@ class PredictionScorer:
 def _loss(prediction: Prediction, example: Example) -> float | None:
     """The model's own loss on the reference answer, in nats per token of that row, if measured."""
     return prediction.target_loss
+
+
+def judge_choice(prediction: Prediction, example: Example) -> float | None:
+    """1 for the right one of a row's choices: the likeliest, or the one that was written."""
+    choices = example.choices if isinstance(example, Chat) else ()
+    right = example.target.content
+    if right not in choices:
+        return None
+    return float((prediction.picked or prediction.text.strip()) == right)
 
 
 def _num_tokens(prediction: Prediction, example: Example) -> float | None:
@@ -201,6 +210,9 @@ SCORERS: Mapping[str, Callable[[Judging], Scorer]] = {
     "loss": _always(PredictionScorer(Metric("loss", "loss", "number", False, "nats"), _loss)),
     "code": _always(
         PredictionScorer(Metric("code", "passes its tests", "pass_fail", True, "share"), judge_code)
+    ),
+    "choice": _always(
+        PredictionScorer(Metric("choice", "right choice", "pass_fail", True, "share"), judge_choice)
     ),
     "tool_calls": _always(
         PredictionScorer(

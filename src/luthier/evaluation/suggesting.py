@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from luthier.data import Example, LabelSet, Pair, Preference, Text, are_grades
+from luthier.data import Chat, Example, LabelSet, Pair, Preference, Text, are_grades
 from luthier.errors import EvaluationError
 from luthier.evaluation.json_answers import read_json
 from luthier.recipe import MetricName
@@ -38,6 +38,8 @@ def suggest_metrics(examples: Sequence[Example]) -> Suggestion:
         return Suggestion(("loss",), "raw text has no answers to compare")
     if examples and all(example.target.tool_calls for example in examples):
         return Suggestion(("tool_calls", "loss"), "every answer calls tools")
+    if examples and all(isinstance(e, Chat) and e.choices for e in examples):
+        return Suggestion(("choice", "exact", "loss"), "every row has choices")
     by_text = suggest_by_text([example.target.content for example in examples])
     if all(isinstance(example, Preference) for example in examples):
         by_likelihood: tuple[MetricName, ...] = ("preference_probability", "preference")

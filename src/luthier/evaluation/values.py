@@ -47,6 +47,8 @@ class Prediction:
     """Until the answer was there, where each is timed."""
     cost: float | None = None
     """Price of it, where prices are known."""
+    picked: str = ""
+    """The likeliest of the row's choices, where they were weighed."""
     error: str = ""
     """Why there is no answer; such a row is scored by nothing."""
 

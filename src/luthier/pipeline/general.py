@@ -1,6 +1,6 @@
 """General ability is asked for: of the model at the start, and of the tuned one."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -17,7 +17,7 @@ from luthier.evaluation import (
     to_json,
     weigh_general,
 )
-from luthier.models import LanguageModel, ModelFolder, answer_losses, kl_to_start
+from luthier.models import LanguageModel, ModelFolder, answer_losses, choice_losses, kl_to_start
 from luthier.pipeline.preparing import Prepared
 from luthier.pipeline.starting import continues_adapter, load_start
 from luthier.recipe import LoRA, Recipe, settled
@@ -63,21 +63,19 @@ class Exam:
 
     def put(self, model: LanguageModel, observe: Observe = lambda done, total: None) -> Knowledge:
         """What a model makes of all of it."""
-        parts = [*self._choices, *self._passages]
-        flat = [each for part in parts for each in part]
-        losses = answer_losses(
-            model, flat, budget=self.budget, observe=lambda done: observe(done, len(flat))
+        total = len(self._choices) + len(self._passages)
+        chosen = choice_losses(
+            model, self._choices, budget=self.budget, observe=lambda done: observe(done, total)
         )
-        sums = (
-            (loss or 0.0) * each.num_supervised for loss, each in zip(losses, flat, strict=True)
-        )
-        by_part = list(_as_parts(parts, sums))
-        questions = by_part[: len(self._choices)]
-        passages = zip(self._passages, by_part[len(self._choices) :], strict=True)
-        return Knowledge(
-            tuple(tuple(-loss for loss in own) for own in questions),
-            tuple((sum(own), sum(e.num_supervised for e in part)) for part, own in passages),
-        )
+        pieces = [piece for passage in self._passages for piece in passage]
+        losses = iter(answer_losses(model, pieces, budget=self.budget))
+        sums = [
+            (sum((next(losses) or 0.0) * piece.num_supervised for piece in passage),
+             sum(piece.num_supervised for piece in passage))
+            for passage in self._passages
+        ]  # fmt: skip
+        observe(total, total)
+        return Knowledge(tuple(tuple(-loss for loss in own) for own in chosen), tuple(sums))
 
     def divergence(self, model: LanguageModel, start: LanguageModel | None) -> float | None:
         """How far a model has moved on the passages; None without any.
@@ -86,11 +84,6 @@ class Exam:
         """
         pieces = [piece for passage in self._passages for piece in passage if piece.spans]
         return kl_to_start(model, pieces, budget=self.budget, start=start) if pieces else None
-
-
-def _as_parts(parts: Sequence[Sequence[Encoded]], sums: Iterator[float]) -> Iterator[list[float]]:
-    for part in parts:
-        yield [next(sums) for _ in part]
 
 
 def _encoded(tokenizer: Tokenizer, question: Question, choice: str) -> Encoded:

@@ -7,11 +7,11 @@ that of the reference answer after the same prompt.
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from luthier.data import Chat, Example, Message, Preference, Text
 from luthier.evaluation import ALONE, Prediction, Prompt
-from luthier.models import LanguageModel, Sampling, answer_losses, generate
+from luthier.models import LanguageModel, Sampling, answer_losses, choice_losses, generate
 from luthier.tokens import Tokenizer, encode_chat, encode_prompt, encode_text
 
 ZERO_SHOT = "prompt alone"
@@ -20,6 +20,11 @@ ZERO_SHOT = "prompt alone"
 def _unasked(name: str, num_tokens: int, limit: int) -> Prediction:
     why = f"the prompt has {num_tokens:,} tokens, the model was made for {limit:,}"
     return Prediction(name, "", stopped=False, num_tokens=0, prompt_tokens=num_tokens, error=why)
+
+
+def _answered(chat: Chat, answer: str) -> Chat:
+    """The conversation with another last answer."""
+    return replace(chat, messages=(*chat.prompt, Message("assistant", answer)))
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,7 @@ class LocalPredictor:
         )
         encoded = [encode_chat(self.tokenizer, chat, "last") for chat in chats]
         losses = answer_losses(self.model, encoded, budget=self.loss_tokens)
+        picked = self._picked(chats)
         return [
             Prediction(
                 example_id=chat.id,
@@ -90,11 +96,29 @@ class LocalPredictor:
                 target_tokens=target.num_supervised,
                 rejected_loss=rejected.get(chat.id),
                 prompt_tokens=len(prompt),
+                picked=picked.get(chat.id, ""),
             )
             for chat, answer, loss, target, prompt in zip(
                 chats, answers, losses, encoded, prompts, strict=True
             )
         ]
+
+    def _picked(self, chats: Sequence[Chat]) -> dict[str, str]:
+        """Id of each conversation with choices -> the likeliest of them.
+
+        Likelihoods are those of whole answers, their end included, as is usual for choices of like
+        length.
+        """
+        asked = [chat for chat in chats if chat.choices]
+        encoded = [
+            [encode_chat(self.tokenizer, _answered(chat, each), "last") for each in chat.choices]
+            for chat in asked
+        ]
+        losses = choice_losses(self.model, encoded, budget=self.loss_tokens)
+        return {
+            chat.id: chat.choices[own.index(min(own))]
+            for chat, own in zip(asked, losses, strict=True)
+        }
 
     def _rejected_losses(self, examples: Sequence[Example]) -> dict[str, float | None]:
         """Id of each preference -> mean loss of its rejected answer."""

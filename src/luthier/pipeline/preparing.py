@@ -26,6 +26,7 @@ from luthier.data import (
     Rated,
     Split,
     Text,
+    as_conversations,
     collection_of,
     limit_by_hash,
     read_collection,
@@ -57,7 +58,7 @@ METHODS: dict[type[Example], tuple[str, ...]] = {
     Preference: ("dpo", "ipo", "simpo", "orpo", "kto"),
     Rated: ("kto",),
     Text: ("pretrain",),
-    Labelled: ("classify", "embed"),
+    Labelled: ("classify", "embed", "sft"),
     Pair: ("embed",),
 }
 """Kind of examples -> methods that learn from them."""
@@ -69,6 +70,10 @@ KINDS = {
     Labelled: "labelled texts",
     Pair: "pairs of texts",
 }
+WRITES_LABELS = (
+    "rows are texts with labels, which the model learns to write; method: classify learns labels "
+    "with a head of their own, faster and with smaller models"
+)
 DEPTHS = ("num_hidden_layers", "n_layer", "n_layers")
 """Names of its number of blocks."""
 NO_LIMIT = 10**9
@@ -155,6 +160,8 @@ def prepare(
     findings = list(reading.findings)
     refuse_errors(findings)
     dataset = for_method(reading.dataset, recipe)
+    if _kind(reading.dataset) is Labelled and _kind(dataset) is Chat:
+        observe(WRITES_LABELS)
     collection = _collection(dataset, recipe, findings)
     held_out = measurable(collection.queries if collection else dataset.test)
     _check_splits(replace(dataset, test=held_out))
@@ -219,7 +226,7 @@ def _collection(dataset: Dataset, recipe: Recipe, findings: list[Finding]) -> Co
 
 def for_method(dataset: Dataset, recipe: Recipe) -> Dataset:
     """The dataset as the method needs it. Raises DataError when its rows are of another kind."""
-    kind = type(dataset.train[0]) if dataset.train else Chat
+    kind = _kind(dataset)
     methods, is_kto = METHODS[kind], recipe.method.kind == "kto"
     if is_kto and kind is Preference:
         dataset = Dataset(
@@ -229,6 +236,8 @@ def for_method(dataset: Dataset, recipe: Recipe) -> Dataset:
             dataset.files,
         )
         kind, methods = Rated, ("kto",)
+    if recipe.method.kind == "sft" and kind is Labelled:
+        return as_conversations(dataset)
     if recipe.method.kind not in methods:
         raise DataError(
             f"holds {KINDS[kind]}, which {recipe.method.kind} cannot learn from",
@@ -238,6 +247,10 @@ def for_method(dataset: Dataset, recipe: Recipe) -> Dataset:
             + ("; with data.format: text, a label is left aside" * (kind is Labelled)),
         )
     return dataset
+
+
+def _kind(dataset: Dataset) -> type[Example]:
+    return type(dataset.train[0]) if dataset.train else Chat
 
 
 def measurable(examples: tuple[Example, ...]) -> tuple[Example, ...]:

@@ -17,8 +17,8 @@ from typing import Any
 from luthier.data import (
     Dataset,
     Example,
-    Labelled,
     Pair,
+    as_conversations,
     example_key,
     limit_by_hash,
     read_dataset,
@@ -231,12 +231,13 @@ def _read(trial: Trial) -> tuple[Dataset, Mapping[str, Item], tuple[str, ...]]:
                 "has no held-out rows", where=str(trial.data), advice="luthier data split parts it"
             )
         dataset = replace(dataset, train=(), test=dataset.train)
-    wrong = next((e for e in dataset.test if isinstance(e, Labelled | Pair)), None)
+    dataset = as_conversations(dataset)
+    wrong = next((e for e in dataset.test if isinstance(e, Pair)), None)
     if wrong is not None:
         raise ConfigError(
-            "has labels, and systems of a trial write answers",
+            "is a pair of texts, and systems of a trial write answers",
             where=str(wrong.place),
-            accepted="chats, prompts with completions, or preferences",
+            accepted="chats, prompts with completions, preferences, or texts with labels",
             advice="a run that reads texts is judged by: luthier evaluate RUN --data FILE",
         )
     shared = [f for f in reading.findings if f.name == "leaked-prompt"]
@@ -274,7 +275,7 @@ def _decided(
 
 TOLD_BY_TEXT = (
     "exact", "normalised", "number", "json", "fields", "regex", "chrf", "bleu", "rouge_l", "code",
-    "tool_calls", "refusal",
+    "tool_calls", "choice", "refusal",
 )  # fmt: skip
 """Metrics that need nothing but the answer."""
 
