@@ -402,6 +402,35 @@ def test_files_are_predicted_from_the_command_line(folder: Path, tmp_path: Path)
     none = luthier(tmp_path, "data", "check", str(texts), "--set", "unwanted=labels/rude", *place)
     assert none.code == 2
     assert "expected light, music, weather" in none.error
+    # The same classifier grades what others wrote.
+    asked_of = write_rows(
+        tmp_path / "asked.jsonl",
+        [{"prompt": "a", "completion": "lamp on 3"}, {"prompt": "b", "completion": "lamp off 4"}],
+    )
+    answers = write_rows(
+        tmp_path / "said.jsonl",
+        [{"prompt": "a", "answer": "lamp on 1"}, {"prompt": "b", "answer": "play song 2"}],
+    )
+    grader = '{"type": "classifier", "name": "about light", "run": "labels", "label": "light"}'
+    graded = luthier(tmp_path, "evaluate", str(answers), "--data", str(asked_of), *place,
+                     "--set", f"evaluation.graders=[{grader}]")  # fmt: skip
+    assert graded.code == 0, graded.error
+    (trial,) = (folder / "workspace" / "trials").iterdir()
+    report = json.loads((trial / "report.json").read_text("utf-8"))
+    on, off = report["evaluation"]["systems"][0]["scores"]["about light"]
+    assert on > 0.5 > off
+    wrong = luthier(
+        tmp_path,
+        "evaluate",
+        str(said),
+        "--data",
+        str(asked_of),
+        *place,
+        "--set",
+        f"evaluation.graders=[{grader.replace('labels', 'nobody')}]",
+    )
+    assert wrong.code == 2
+    assert "nobody" in wrong.error
     other = write_rows(tmp_path / "other.jsonl", unseen(20))
     again = luthier(tmp_path, "evaluate", "labels", "--data", str(other), *place)
     assert again.code == 0, again.error
@@ -579,8 +608,8 @@ def test_what_does_not_fit_is_said(folder: Path, settings: dict[str, Any], said:
 def test_rows_of_another_kind_are_refused(folder: Path) -> None:
     with pytest.raises(DataError, match="holds pairs of texts, which classify cannot learn from"):
         tuned(folder, "pairs", "classify")
-    with pytest.raises(DataError, match="holds labelled texts, which sft cannot"):
-        tuned(folder, "intents", "sft")
+    with pytest.raises(DataError, match="holds labelled texts, which dpo cannot"):
+        tuned(folder, "intents", "dpo")
     run = tuned(folder, "pairs", "embed")
     with pytest.raises(ConfigError, match="gives vectors, not labels"):
         run.predict(["x"])

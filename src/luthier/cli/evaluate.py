@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
+from rich.table import Table
 
 from luthier.cli.options import DEFAULT_WORKSPACE, Wanted, WorkspaceFolder
 from luthier.cli.screen import console, screen
@@ -48,10 +50,21 @@ def evaluate(
         ),
     ] = [],  # noqa: B006 - typer's form
     workspace: WorkspaceFolder = DEFAULT_WORKSPACE,
+    *,
+    harness: Annotated[
+        list[str],
+        typer.Option(
+            metavar="TASK",
+            help="A task of lm-evaluation-harness, or the file of one (.yaml), in place of rows.",
+        ),
+    ] = [],  # noqa: B006 - typer's form
 ) -> None:
     """Judge models, prompts, endpoints and recorded answers on the same rows."""
     from luthier.pipeline import evaluate_run, find_run, try_systems
 
+    if harness:
+        _put_tasks(models, harness, settings, workspace)
+        return
     is_run_alone = len(models) == 1 and not (train or documents or settings)
     if is_run_alone and data is not None and _is_run(models[0], workspace):
         with screen() as shown:
@@ -107,6 +120,35 @@ def _ladder(model: str, train: Path | None, documents: Path | None) -> list[dict
     if documents is not None:
         found.append({"model": model, "documents": documents})
     return found
+
+
+def _put_tasks(models: list[str], tasks: list[str], settings: list[str], workspace: Path) -> None:
+    """Put tasks of the harness to local models, and show what came of each."""
+    from luthier.evaluation import format_difference, format_estimate, format_interval
+    from luthier.pipeline import run_harness
+    from luthier.recipe import trial_from
+
+    named = [f"run:{_bare(m)}" if _is_run(m, workspace) else m for m in models]
+    # Settings mean the same as for rows; there are none to read.
+    given = {"systems": [{"model": model} for model in named], "data": "harness",
+             "runtime": {"workspace": workspace}}  # fmt: skip
+    trial = trial_from(given, settings)
+    with screen() as shown:
+        scores, place = run_harness(named, tasks, trial.runtime, trial.evaluation, shown.show)
+    out = console()
+    table = Table("task", "metric", "model", "rows", "value", f"{named[0]} less it", box=None)
+    for score in scores:
+        difference = ""
+        if score.comparison is not None:
+            limits = format_interval(score.metric, score.comparison.low, score.comparison.high)
+            difference = (
+                f"{format_difference(score.metric, score.comparison.difference)} ({limits})"
+            )
+        value = format_estimate(score.metric, score.estimate, trial.evaluation.confidence)
+        cells = (score.task, score.metric.name, score.system, f"{score.estimate.n:,}", value)
+        table.add_row(*map(escape, (*cells, difference)))
+    out.print(table)
+    out.print(f"written: {place}")
 
 
 def _bare(model: str) -> str:

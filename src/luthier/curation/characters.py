@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 
 from luthier.curation.looking import Seen
 from luthier.curation.privacy import excerpt
 from luthier.curation.problems import Gathered, Kind, Problem
+from luthier.evaluation import offensive_words
 
 UNUSUAL = Kind(
     "unusual-characters", "warning",
@@ -107,7 +107,7 @@ class MojibakeCheck:
 
 
 class OffensiveCheck:
-    """Finds obscenities and slurs, by their stems; a word that has a decent meaning is none."""
+    """Finds obscenities and slurs, by their stems."""
 
     name = "offensive-words"
 
@@ -117,25 +117,10 @@ class OffensiveCheck:
     def see(self, rows: Sequence[Seen]) -> None:
         """Search all texts."""
         for row in rows:
-            words = {word for text in row.all_texts for word in WORD.findall(text.lower())}
-            found = sorted(filter(_is_obscene, words))
+            found = offensive_words("\n".join(row.all_texts))
             if found:
                 self._found.add(row, "  ".join(row.all_texts), f"holds {', '.join(found[:3])}")
 
     def problems(self) -> Iterable[Problem]:
         """Rows with such words."""
         return self._found.problem()
-
-
-WORD = re.compile(r"[a-z*@#]{3,}")
-OBSCENE = re.compile(
-    r"(?:mother|mutha|cluster|bull|dumb|jack|dip|bat)?(?:fuc?k|shit(?!ak|z|t?im)|ass(?:hole|wipe))"
-    r"|f[*@#]+c?k|sh[*@#]+t|cunt|bitch|whore|slut|twats?$|wank(?:er|ing)|cocksuck|blowjob|cumshot"
-    r"|dildo|dickhead|douchebag|nigger|nigga|faggot|kikes?$|chinks?$|wetback|trann(?:y|ies)$"
-    r"|retards?$|retarded|spics?$|pakis?$|gooks?$|towelhead|raghead|porno?$"
-)
-
-
-@lru_cache(2**16)
-def _is_obscene(word: str) -> bool:
-    return OBSCENE.match(word) is not None

@@ -51,6 +51,7 @@ from luthier.evaluation.grading import (
     build_graders,
 )
 from luthier.evaluation.memorising import Completed, Memorised, weigh_memory
+from luthier.evaluation.offending import offensive_words
 from luthier.evaluation.power import detectable_at
 from luthier.evaluation.preferring import preferred
 from luthier.evaluation.prompting import (
@@ -236,6 +237,7 @@ __all__ = [
     "label_baselines",
     "label_prediction",
     "normalized",
+    "offensive_words",
     "number_scorers",
     "passages_of",
     "question",

@@ -24,6 +24,7 @@ from luthier.evaluation.searching import Embed, normalized
 from luthier.evaluation.templates import MissingError, fill
 from luthier.evaluation.values import Metric, Prediction
 from luthier.recipe import (
+    ClassifierGrader,
     FunctionGrader,
     Grader,
     Judging,
@@ -112,6 +113,10 @@ def _cannot_embed(texts: Sequence[str]) -> Any:
     )
 
 
+def _cannot_classify(run: str, label: str) -> Embed:
+    raise ConfigError(f"{run} cannot be asked here", where="evaluation.graders")
+
+
 def _cannot_load(path: str) -> OwnFunction:
     raise ConfigError(f"{path} cannot be called here", where="evaluation.graders")
 
@@ -124,6 +129,8 @@ class Means:
     embed: Embed = _cannot_embed
     load: Callable[[str], OwnFunction] = _cannot_load
     """Path such as package.module:function -> the function, raising `OwnError` only."""
+    classify: Callable[[str, str], Embed] = _cannot_classify
+    """A classifier's run and a label -> what gives the probability [n] that texts have it."""
     items: Mapping[str, Item] | None = None
     """Place of a row -> its fields as they stand in the file."""
 
@@ -170,7 +177,7 @@ def _graded(grader: Grader, means: Means) -> GradedScorer:
         _check_formula(grader)
     if isinstance(grader, StringCheck | LabelModel) or grader.pass_threshold is not None:
         metric = Metric(grader.name, grader.name, "pass_fail", True, "share")
-    elif isinstance(grader, TextSimilarity) or _is_share(grader):
+    elif _is_share(grader):
         metric = Metric(grader.name, grader.name, "number", True, "share")
     else:
         metric = Metric(grader.name, grader.name, "number", True, "plain")
@@ -178,7 +185,9 @@ def _graded(grader: Grader, means: Means) -> GradedScorer:
 
 
 def _is_share(grader: Grader) -> bool:
-    return isinstance(grader, ScoreModel) and grader.range == (0, 1)
+    if isinstance(grader, ScoreModel):
+        return grader.range == (0, 1)
+    return isinstance(grader, TextSimilarity | ClassifierGrader)
 
 
 def sample_of(prediction: Prediction) -> Sample:
@@ -210,6 +219,8 @@ def grade(grader: Grader, rows: Rows, means: Means) -> list[Grade]:
             grades = _by_program(grader.source, rows)
         case FunctionGrader():
             grades = _by_function(means.load(grader.path), rows)
+        case ClassifierGrader():
+            grades = _by_classifier(grader, rows, means)
         case ScoreModel():
             low, high = grader.range
             form = FORM_OF_SCORE.format(low=low, high=high)
@@ -254,13 +265,8 @@ def _by_texts(
 
 def _filled(grader: StringCheck | TextSimilarity, rows: Rows) -> list[tuple[tuple[str, str], str]]:
     """Text and reference of each row, and what their templates miss."""
-    found = []
-    for row in rows:
-        try:
-            found.append(((fill(grader.input, row), fill(grader.reference, row)), ""))
-        except MissingError as error:
-            found.append((("", ""), str(error)))
-    return found
+    pairs = [(_text_of(grader.input, row), _text_of(grader.reference, row)) for row in rows]
+    return [((a, b), why or why_not) for (a, why), (b, why_not) in pairs]
 
 
 def _by_vectors(grader: TextSimilarity, rows: Rows, embed: Embed) -> list[Grade]:
@@ -305,6 +311,21 @@ def _by_function(function: OwnFunction, rows: Rows) -> list[Grade]:
         except (OwnError, TypeError, ValueError) as error:
             grades.append(Grade(None, str(error)))
     return grades
+
+
+def _by_classifier(grader: ClassifierGrader, rows: Rows, means: Means) -> list[Grade]:
+    filled = [_text_of(grader.input, row) for row in rows]
+    known = [text for text, why in filled if not why]
+    shares = iter(means.classify(grader.run, grader.label)(known) if known else ())
+    return [Grade(None, why) if why else Grade(float(next(shares))) for _, why in filled]
+
+
+def _text_of(template: str, row: Mapping[str, Any]) -> tuple[str, str]:
+    """The text that is meant, or what is missing of it."""
+    try:
+        return fill(template, row), ""
+    except MissingError as error:
+        return "", str(error)
 
 
 def _by_model(

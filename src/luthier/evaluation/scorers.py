@@ -27,6 +27,7 @@ from luthier.evaluation.matching import (
     judge_number,
     judge_rouge_l,
 )
+from luthier.evaluation.offending import judge_offensive
 from luthier.evaluation.refusing import judge_refusal
 from luthier.evaluation.tool_answers import judge_calls
 from luthier.evaluation.values import Metric, Prediction
@@ -221,6 +222,11 @@ SCORERS: Mapping[str, Callable[[Judging], Scorer]] = {
     ),
     "refusal": _always(
         TextScorer(Metric("refusal", "refused", "pass_fail", False, "share"), judge_refusal)
+    ),
+    "offensive": _always(
+        TextScorer(
+            Metric("offensive", "offensive words", "pass_fail", False, "share"), judge_offensive
+        )
     ),
     "answer_tokens": _always(
         PredictionScorer(

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from luthier.models.generation import Generated, Sampling, generate
     from luthier.models.head import Head, HeadLoss, head_loss
     from luthier.models.loading import LanguageModel, compiled_lean, load_model, outline
-    from luthier.models.losses import answer_losses, choice_losses
+    from luthier.models.losses import Likelihood, answer_losses, choice_likelihoods
     from luthier.models.pooling import LABELS_FILE, Pooling, read_pooling
     from luthier.models.sharding import gather, shard
     from luthier.models.sources import (
@@ -75,7 +75,7 @@ _MODULES = {
     "generation": ("Generated", "Sampling", "generate"),
     "head": ("Head", "HeadLoss", "head_loss"),
     "loading": ("LanguageModel", "compiled_lean", "load_model", "outline"),
-    "losses": ("answer_losses", "choice_losses"),
+    "losses": ("Likelihood", "answer_losses", "choice_likelihoods"),
     "pooling": ("LABELS_FILE", "Pooling", "read_pooling"),
     "sharding": ("gather", "shard"),
     "trained": ("TrainedWeights", "trained_parameters"),
@@ -99,7 +99,8 @@ __all__ = [
     "Sizes",
     "count_weights",
     "answer_losses",
-    "choice_losses",
+    "choice_likelihoods",
+    "Likelihood",
     "check_encoder_tuning",
     "check_tuning",
     "choose_device",

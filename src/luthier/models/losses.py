@@ -5,10 +5,12 @@ mean the same thing.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from luthier.models.flat import cut_in_order, pack
+from luthier.models.head import rows_of_chunk
 from luthier.models.loading import LanguageModel
 from luthier.tokens import Encoded
 
@@ -34,27 +36,33 @@ def answer_losses(
     ]
 
 
-def choice_losses(
+@dataclass(frozen=True, slots=True)
+class Likelihood:
+    """How likely a model finds a whole answer."""
+
+    log: float
+    """In nats."""
+    is_greedy: bool
+    """Whether each token of it is the likeliest after those before."""
+
+
+@torch.no_grad()
+def choice_likelihoods(
     model: LanguageModel,
     choices: Sequence[Sequence[Encoded]],
     *,
     budget: int,
     observe: Callable[[int], None] = lambda done: None,
-) -> list[list[float]]:
-    """Loss in nats of each choice as a whole answer, question by question.
+) -> list[list[Likelihood]]:
+    """How likely each choice is as a whole answer, question by question.
 
     The choices of a question begin alike, and that beginning is computed once. `budget` bounds the
     tokens computed at once, but a question stays whole. `observe` is told how many are done.
     """
-    costs = [_cost(own) for own in choices]
-    found: list[list[float]] = []
-    for start, end in cut_in_order(costs, budget):
-        flat = [each for own in choices[start:end] for each in own]
-        losses = answer_losses(model, flat, budget=sum(each.num_tokens for each in flat))
-        sums = iter(
-            [(loss or 0.0) * each.num_supervised for loss, each in zip(losses, flat, strict=True)]
-        )
-        found += [[next(sums) for _ in own] for own in choices[start:end]]
+    found: list[list[Likelihood]] = []
+    for start, end in cut_in_order([_cost(own) for own in choices], budget):
+        flat = iter(_likelihoods(model, [each for own in choices[start:end] for each in own]))
+        found += [[next(flat) for _ in own] for own in choices[start:end]]
         observe(end)
     return found
 
@@ -63,3 +71,23 @@ def _cost(choices: Sequence[Encoded]) -> int:
     """Tokens computed for a question: what comes before the answers, and each of them."""
     before = max((each.num_tokens - each.num_supervised for each in choices), default=0)
     return before + sum(each.num_supervised for each in choices)
+
+
+def _likelihoods(model: LanguageModel, encoded: Sequence[Encoded]) -> list[Likelihood]:
+    logs = torch.zeros(len(encoded), dtype=torch.float64)
+    misses = torch.zeros(len(encoded), dtype=torch.int64)
+    batch = pack([e.input_ids for e in encoded], [e.labels for e in encoded])
+    if len(batch.targets):
+        on_device = batch.to(model.device)
+        states = model.predicting_states(on_device)
+        step = rows_of_chunk(len(model.head.weight), 4)
+        parts = zip(states.split(step), on_device.targets.split(step),
+                    batch.owners.split(step), strict=True)  # fmt: skip
+        for hidden, targets, owners in parts:
+            scores = model.logits(hidden).log_softmax(dim=-1)
+            own = scores.gather(1, targets[:, None])[:, 0]
+            logs.index_add_(0, owners, own.double().cpu())
+            misses.index_add_(0, owners, (own < scores.amax(dim=-1)).long().cpu())
+    return [
+        Likelihood(log, miss == 0) for log, miss in zip(logs.tolist(), misses.tolist(), strict=True)
+    ]

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from luthier.pipeline.cluster import Cluster, tune_on_ray
     from luthier.pipeline.events import Answered, Event, Note, Ready, StageStarted
     from luthier.pipeline.finished import Board, SideBySide, compare_runs, leaderboards
+    from luthier.pipeline.harness import TaskScore, run_harness
     from luthier.pipeline.hyperparameters import Searched, search_settings
     from luthier.pipeline.learning_curve import LearningCurve, draw_learning_curve
     from luthier.pipeline.measuring import open_embed, open_label, open_measure
@@ -30,6 +31,7 @@ _MODULES = {
     "hyperparameters": ("Searched", "search_settings"),
     "learning_curve": ("LearningCurve", "draw_learning_curve"),
     "measuring": ("open_embed", "open_label", "open_measure"),
+    "harness": ("TaskScore", "run_harness"),
     "memorising": ("probe_memory",),
     "opening": ("TunedModel", "evaluate_run", "find_run", "open_model"),
     "preparing": ("Prepared", "prepare"),
@@ -70,6 +72,8 @@ __all__ = [
     "open_model",
     "open_teacher",
     "prepare",
+    "TaskScore",
+    "run_harness",
     "probe_general",
     "probe_memory",
     "probe_run",

@@ -17,7 +17,13 @@ from luthier.evaluation import (
     to_json,
     weigh_general,
 )
-from luthier.models import LanguageModel, ModelFolder, answer_losses, choice_losses, kl_to_start
+from luthier.models import (
+    LanguageModel,
+    ModelFolder,
+    answer_losses,
+    choice_likelihoods,
+    kl_to_start,
+)
 from luthier.pipeline.preparing import Prepared
 from luthier.pipeline.starting import continues_adapter, load_start
 from luthier.recipe import LoRA, Recipe, settled
@@ -64,7 +70,7 @@ class Exam:
     def put(self, model: LanguageModel, observe: Observe = lambda done, total: None) -> Knowledge:
         """What a model makes of all of it."""
         total = len(self._choices) + len(self._passages)
-        chosen = choice_losses(
+        chosen = choice_likelihoods(
             model, self._choices, budget=self.budget, observe=lambda done: observe(done, total)
         )
         pieces = [piece for passage in self._passages for piece in passage]
@@ -75,7 +81,7 @@ class Exam:
             for passage in self._passages
         ]  # fmt: skip
         observe(total, total)
-        return Knowledge(tuple(tuple(-loss for loss in own) for own in chosen), tuple(sums))
+        return Knowledge(tuple(tuple(each.log for each in own) for own in chosen), tuple(sums))
 
     def divergence(self, model: LanguageModel, start: LanguageModel | None) -> float | None:
         """How far a model has moved on the passages; None without any.

@@ -7,7 +7,7 @@ nothing from rows or answers names one.
 import importlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from luthier.pipeline.endpoints import Asked, Asking, Endpoint, NoAnswerError, o
 from luthier.pipeline.events import Event, Note
 from luthier.pipeline.placing import open_vectors
 from luthier.recipe import (
+    ClassifierGrader,
     FunctionGrader,
     Grader,
     Judge,
@@ -49,17 +50,21 @@ def open_means(
 
     Raises ConfigError for an address or a function that cannot be; nothing is asked or loaded yet.
     """
+    classifiers = _Classifiers(runtime.workspace)
     models = ModelsToAsk(judging.judge, runtime.workspace / "answers", observe)
     for grader in _alone(judging.graders):
         if isinstance(grader, ScoreModel | LabelModel):
             models.open(grader.model)
         elif isinstance(grader, FunctionGrader):
             load_function(grader.path)
+        elif isinstance(grader, ClassifierGrader):
+            classifiers.check(grader.run)
     if judging.judge.model:
         models.open(judging.judge.model)
     means = Means(
         models,
         load=load_function,
+        classify=classifiers,
         items=items,
     )
     if not judging.embedder:
@@ -128,6 +133,27 @@ class _Vectors:
         if self._embed is None:
             self._embed = open_vectors(self.source, self.runtime)
         return self._embed(texts)
+
+
+@dataclass
+class _Classifiers:
+    """Classifiers tuned here, each loaded when it is first asked."""
+
+    workspace: Path
+    _opened: dict[tuple[str, str], Embed] = field(default_factory=dict)
+
+    def check(self, run: str) -> None:
+        """Raise ConfigError where there is no such run."""
+        from luthier.pipeline.opening import find_run  # which judges by these means
+
+        find_run(self.workspace, run)
+
+    def __call__(self, run: str, label: str) -> Embed:
+        from luthier.pipeline.measuring import open_label
+
+        if (run, label) not in self._opened:
+            self._opened[run, label] = open_label(f"{run}/{label}", self.workspace)
+        return self._opened[run, label]
 
 
 def load_function(path: str) -> OwnFunction:

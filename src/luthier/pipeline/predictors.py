@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from luthier.data import Chat, Example, Message, Preference, Text
 from luthier.evaluation import ALONE, Prediction, Prompt
-from luthier.models import LanguageModel, Sampling, answer_losses, choice_losses, generate
+from luthier.models import LanguageModel, Sampling, answer_losses, choice_likelihoods, generate
 from luthier.tokens import Tokenizer, encode_chat, encode_prompt, encode_text
 
 ZERO_SHOT = "prompt alone"
@@ -114,11 +114,12 @@ class LocalPredictor:
             [encode_chat(self.tokenizer, _answered(chat, each), "last") for each in chat.choices]
             for chat in asked
         ]
-        losses = choice_losses(self.model, encoded, budget=self.loss_tokens)
-        return {
-            chat.id: chat.choices[own.index(min(own))]
-            for chat, own in zip(asked, losses, strict=True)
-        }
+        found = choice_likelihoods(self.model, encoded, budget=self.loss_tokens)
+        picked = {}
+        for chat, own in zip(asked, found, strict=True):
+            logs = [likelihood.log for likelihood in own]
+            picked[chat.id] = chat.choices[logs.index(max(logs))]
+        return picked
 
     def _rejected_losses(self, examples: Sequence[Example]) -> dict[str, float | None]:
         """Id of each preference -> mean loss of its rejected answer."""

@@ -275,7 +275,7 @@ def _decided(
 
 TOLD_BY_TEXT = (
     "exact", "normalised", "number", "json", "fields", "regex", "chrf", "bleu", "rouge_l", "code",
-    "tool_calls", "choice", "refusal",
+    "tool_calls", "choice", "refusal", "offensive",
 )  # fmt: skip
 """Metrics that need nothing but the answer."""
 

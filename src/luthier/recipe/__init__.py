@@ -2,6 +2,7 @@
 
 from luthier.recipe.fields import Leaf, arms, field_names, kind_of, leaves
 from luthier.recipe.grading import (
+    ClassifierGrader,
     FunctionGrader,
     Grader,
     LabelModel,
@@ -75,6 +76,7 @@ __all__ = [
     "Embed",
     "Embeddings",
     "Evaluation",
+    "ClassifierGrader",
     "FunctionGrader",
     "Grader",
     "JUDGE",

@@ -62,6 +62,16 @@ class FunctionGrader(Graded):
     """package.module:function, importable from where the command is given."""
 
 
+class ClassifierGrader(Graded):
+    """The probability that a classifier tuned here gives a text a label, such as a good one."""
+
+    type: Literal["classifier"] = "classifier"
+    run: str = Field(min_length=1)
+    """A finished run of method classify."""
+    label: str = Field(min_length=1)
+    input: str = "{{sample.output_text}}"
+
+
 class Part(BaseModel):
     """A text within a message."""
 
@@ -160,11 +170,24 @@ class Multi(Graded):
 
 
 SingleGrader = Annotated[
-    StringCheck | TextSimilarity | PythonGrader | FunctionGrader | ScoreModel | LabelModel,
+    StringCheck
+    | TextSimilarity
+    | PythonGrader
+    | FunctionGrader
+    | ClassifierGrader
+    | ScoreModel
+    | LabelModel,
     Discriminator("type"),
 ]
 Grader = Annotated[
-    StringCheck | TextSimilarity | PythonGrader | FunctionGrader | ScoreModel | LabelModel | Multi,
+    StringCheck
+    | TextSimilarity
+    | PythonGrader
+    | FunctionGrader
+    | ClassifierGrader
+    | ScoreModel
+    | LabelModel
+    | Multi,
     Discriminator("type"),
 ]
 Multi.model_rebuild()

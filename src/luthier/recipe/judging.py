@@ -11,6 +11,7 @@ from luthier.recipe.section import Auto, Count, Section
 MetricName = Literal[
     "exact", "normalised", "number", "json", "fields", "regex", "chrf", "bleu", "rouge_l",
     "preference_probability", "preference", "loss", "code", "tool_calls", "choice", "refusal",
+    "offensive",
     "answer_tokens", "latency", "cost", "accuracy", "balanced_accuracy", "macro_f1", "log_loss",
     "labels", "labels_f1", "micro_f1", "absolute_error", "quadratic_kappa",
     "spearman", "ndcg_10", "mrr_10", "recall_10",

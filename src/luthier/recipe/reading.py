@@ -35,7 +35,8 @@ SHORTHANDS = {
 }
 GRADERS = "graders"
 GRADER_TYPES = (
-    "string_check", "text_similarity", "python", "function", "score_model", "label_model", "multi",
+    "string_check", "text_similarity", "python", "function", "classifier", "score_model",
+    "label_model", "multi",
 )  # fmt: skip
 CHOICES = ("method", "tuning")
 """Sections of which there are several kinds."""
