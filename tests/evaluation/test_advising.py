@@ -17,6 +17,7 @@ from luthier.evaluation import (
     build_scorers,
     conclude,
     with_decision,
+    with_losses,
 )
 from tiny import chat
 
@@ -31,13 +32,19 @@ def rows(n: int) -> list[Chat]:
     ]
 
 
-def decided(
+def decided(*given: Any, **settings: Any) -> Decision:
+    found = concluded(*given, **settings).decision
+    assert found is not None
+    return found
+
+
+def concluded(
     own: Sequence[float],
     other: Sequence[float],
     kind: Any = "zero_shot",
     general: General | None = None,
     **settings: Any,
-) -> Decision:
+) -> EvaluationResult:
     examples = rows(len(own))
     judging = make_evaluation("exact", **settings)
     systems = [
@@ -47,10 +54,8 @@ def decided(
             make_system("prompt", kind, {EXACT: other}),
         )
     ]  # fmt: skip
-    concluded = replace(conclude(examples, systems, SCORERS, judging), general=general)
-    result = with_decision(concluded, SCORERS, judging)
-    assert result.decision is not None
-    return result.decision
+    result = replace(conclude(examples, systems, SCORERS, judging), general=general)
+    return with_decision(result, SCORERS, judging)
 
 
 def test_better_is_promoted() -> None:
@@ -134,3 +139,24 @@ def test_without_a_verdict_there_is_no_decision() -> None:
 def test_a_negative_gain_is_none(least: float) -> None:
     with pytest.raises(ValueError, match="greater than or equal to 0"):
         make_evaluation("exact", least_gain=least)
+
+
+@pytest.mark.parametrize(
+    ("losses", "said"),
+    [
+        ([2.0, 1.0, 0.8, 1.0, 1.2], "learn less long"),
+        ([2.0, 1.6, 1.3, 1.0, 0.8], "learn longer"),
+        ([2.0, 1.0, 0.9, 0.9, 0.895], "luthier search"),
+        ([2.0, 1.0], ""),
+    ],
+)
+def test_the_course_of_the_loss_says_what_to_try(losses: list[float], said: str) -> None:
+    result = concluded([0.0, 1.0] * 20, [1.0, 0.0] * 20)
+    points = [(10 * i, loss) for i, loss in enumerate(losses)]
+    found = with_losses(result, points).decision
+    assert found is not None
+    assert result.decision is not None
+    more = found.next_steps[len(result.decision.next_steps) :]
+    assert [said in step for step in more] == ([True] if said else [])
+    promoted = concluded([1.0] * 60 + [0.0] * 20, [1.0] * 20 + [0.0] * 60)
+    assert with_losses(promoted, points) is promoted

@@ -63,6 +63,19 @@ def test_it_is_promoted_where_only_its_task_matters(tmp_path: Path) -> None:
     assert taught(tmp_path, 30, general_margin=1)["decision"]["kind"] == "promote"  # type: ignore[index]
 
 
+def test_questions_that_are_learnt_are_told(tmp_path: Path) -> None:
+    write_task(tmp_path, evaluation={"shots": [], "nearest": 0, "max_new_tokens": 4,
+                                     "resamples": 200, "general": "general.jsonl"})  # fmt: skip
+    asked = [{"question": f" Number  {i}", "choices": ["1", "2"], "answer": "1"} for i in range(60)]
+    write_rows(tmp_path / "general.jsonl", asked)
+    done = luthier(tmp_path, "train", "recipe.yaml")
+    assert done.code == 0, done.error
+    report = json.loads((run_folder(tmp_path) / "report.json").read_text("utf-8"))
+    learnt = report["data"]["training rows"]
+    warned = f"{learnt} of the general questions are asked by training rows, too"
+    assert warned in report["warnings"]
+
+
 def test_the_start_is_asked_once_for_all_runs(tmp_path: Path) -> None:
     taught(tmp_path, 1)
     (kept,) = (tmp_path / "luthier-workspace" / "general").iterdir()

@@ -1,6 +1,6 @@
 """Predictions become a verdict: scorers, statistics, comparison, decision. No torch."""
 
-from luthier.evaluation.advising import with_decision
+from luthier.evaluation.advising import with_decision, with_losses
 from luthier.evaluation.agreement import (
     LEAST_SHARED,
     Agreement,
@@ -254,5 +254,6 @@ __all__ = [
     "swapped_text",
     "to_json",
     "value_prediction",
+    "with_losses",
     "with_shots",
 ]

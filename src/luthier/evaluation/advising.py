@@ -33,6 +33,10 @@ PROMPTS = ("zero_shot", "few_shot", "baseline")
 MIN_SLICE = 10
 """Rows of a slice that is worth a word."""
 MAX_STEPS = 3
+LEAST_LOSSES = 4
+"""Validation losses from which their course says something."""
+CLEARLY = 0.02
+"""Share by which a loss has clearly risen, or fallen in the last quarter."""
 LEARN_LESS = (
     "move the model less: fewer epochs, a lower learning rate or rank, or general rows among the "
     "training rows; or set evaluation.general_margin, if it is wanted for its task alone"
@@ -64,6 +68,37 @@ def with_decision(
         steps = [LEARN_LESS, *steps]
     decision = Decision(kind, (why, *_ability(general), *_broken(comparison)), tuple(steps))
     return replace(result, decision=decision)
+
+
+def with_losses(result: EvaluationResult, losses: Sequence[tuple[int, float]]) -> EvaluationResult:
+    """The result whose decision, unless it is to promote, also tells what validation losses say.
+
+    `losses` are steps with the loss after them, step 0 before training.
+    """
+    decision = result.decision
+    if decision is None or decision.kind == "promote":
+        return result
+    steps = (*decision.next_steps, *_from_losses(losses))
+    return replace(result, decision=replace(decision, next_steps=steps))
+
+
+def _from_losses(losses: Sequence[tuple[int, float]]) -> list[str]:
+    if len(losses) < LEAST_LOSSES:
+        return []
+    last_step, last = losses[-1]
+    best_step, best = min(losses, key=lambda point: point[1])
+    before, earlier = next(point for point in losses if 4 * point[0] >= 3 * last_step)
+    if last > best * (1 + CLEARLY):
+        return [
+            f"learn less long, or more gently: the validation loss rose from {best:.3f} after "
+            f"step {best_step} to {last:.3f} at the end"
+        ]
+    if last < earlier * (1 - CLEARLY):
+        return [
+            f"learn longer: the validation loss still fell at the end, from {earlier:.3f} after "
+            f"step {before} to {last:.3f}"
+        ]
+    return ["try other settings, such as learning rate and rank: luthier search recipe.yaml"]
 
 
 def _decide(

@@ -6,7 +6,7 @@ from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
-from luthier.data import Chat, Message, Place, Text
+from luthier.data import Chat, Message, Place, Text, as_chat
 from luthier.evaluation import (
     General,
     GeneralSet,
@@ -17,6 +17,7 @@ from luthier.evaluation import (
     to_json,
     weigh_general,
 )
+from luthier.evaluation import question as question_of
 from luthier.models import (
     LanguageModel,
     ModelFolder,
@@ -110,6 +111,7 @@ class GeneralAbility:
     prepared: Prepared
     run: Run
     observe: Observe
+    warn: Callable[[str], None]
 
     @cached_property
     def _exam(self) -> Exam:
@@ -125,6 +127,7 @@ class GeneralAbility:
         """Ask the model at the start, or remember what it said to another run."""
         if self._told.is_file():
             return
+        self._look_for_learnt()
         kept = self._kept()
         if kept is None or not kept.is_file():
             said = to_json(self._exam.put(model, self.observe))
@@ -147,6 +150,14 @@ class GeneralAbility:
         write_atomically(place, to_json(found))
         return found
 
+    def _look_for_learnt(self) -> None:
+        """Warn of questions that training rows ask."""
+        rows = (e for e in self.prepared.train.examples if not isinstance(e, Text))
+        learnt = {_plain(question_of(as_chat(row))) for row in rows}
+        seen = sum(_plain(each.question) in learnt for each in self._exam.asked.questions)
+        if seen:
+            self.warn(f"{seen} of the general questions are asked by training rows, too")
+
     def _kept(self) -> Path | None:
         """Where answers of this start to these questions are, for all runs of the workspace."""
         recipe, fingerprint = self.prepared.recipe, self.prepared.tokenizer.fingerprint
@@ -161,6 +172,10 @@ class GeneralAbility:
         )  # fmt: skip
         key = sha256("\0".join(map(str, parts)).encode()).hexdigest()
         return runtime.workspace / "general" / f"{key}.json"
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
 
 
 def start_of(recipe: Recipe, source: ModelFolder) -> LanguageModel | None:

@@ -30,6 +30,7 @@ from luthier.evaluation import (
     run_system,
     to_json,
     with_decision,
+    with_losses,
 )
 from luthier.pipeline.asking import Numbers
 from luthier.pipeline.events import Answered, Event, Note, Ready
@@ -318,6 +319,8 @@ class _Path:
         )  # fmt: skip
         result = replace(result, general=general)
         result = with_decision(result, self.work.scorers, evaluation, seed=self.seed)
+        losses = [(point.step, point.loss) for point in self.journal.validation()]
+        result = with_losses(result, losses)
         self.journal.conclude(systems, outcome.num_steps)
         report = build_report(self.run, self.prepared, result, self.journal, outcome)
         write_report(replace(report, details=details), self.run.folder)

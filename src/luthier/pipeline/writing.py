@@ -104,7 +104,8 @@ class WritingWork:
         """Questions and texts, unless the recipe wants none."""
         if self.prepared.recipe.evaluation.general == "none":
             return None
-        return GeneralAbility(self.prepared, desk.run, desk.answered("general ability"))
+        told = desk.answered("general ability")
+        return GeneralAbility(self.prepared, desk.run, told, desk.warn)
 
     def save(self, model: LanguageModel, run: Run) -> None:
         """Write what learnt into the run's folder: an adapter, or the whole model."""
