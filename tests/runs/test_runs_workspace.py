@@ -15,7 +15,8 @@ from alembic.script import ScriptDirectory
 
 from luthier.errors import ConfigError, StorageError
 from luthier.runs import Run, Workspace
-from luthier.runs.database import METADATA, MIGRATIONS, REVISION
+from luthier.runs.database import RUNS
+from luthier.runs.tables import Table
 
 IDENTITY: dict[str, Any] = {
     "recipe_hash": "r", "data_fingerprint": "d", "data_files": {"a.jsonl": "0"},
@@ -180,10 +181,10 @@ def test_a_lost_index_is_made_again_from_the_folders(tmp_path: Path) -> None:
 def test_the_migrations_make_the_tables_the_code_expects(tmp_path: Path) -> None:
     workspace = Workspace.open(tmp_path)
     with workspace._database._engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
+        assert compare_metadata(MigrationContext.configure(connection), Table.metadata) == []
     config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    assert ScriptDirectory.from_config(config).get_current_head() == REVISION
+    config.set_main_option("script_location", str(RUNS.migrations))
+    assert ScriptDirectory.from_config(config).get_current_head() == RUNS.revision
 
 
 def test_a_migration_that_breaks_off_leaves_no_half_made_tables(tmp_path: Path) -> None:

@@ -2,11 +2,8 @@
 
 from alembic import context
 
-from luthier.runs.database import METADATA
-
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=METADATA,
     render_as_batch=True,
 )
 with context.begin_transaction():
