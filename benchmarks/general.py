@@ -8,8 +8,10 @@ From WordNet 3.0 (its database files), the trivia of chatterbot-corpus 1.3.3, th
 first four as rows of JSON lines. Licences: src/luthier/evaluation/built_in/LICENCES.md.
 
 Each question has four choices, the right one among things of the same kind: words of the same
-sort and as frequent, answers to questions that begin alike, other commands of the same tool. No
-choice was made by what a model answers.
+sort and as frequent, answers to questions that begin alike, other commands of the same tool that
+do not also say all that the right one says. Words that offend are left out, and so is what was
+found to be wrong or to have two right answers when the questions were read. No choice was made by
+what a model answers.
 """
 
 import argparse
@@ -21,6 +23,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from luthier.evaluation.offending import offensive_words
+
 PLACE = Path(__file__).parents[1] / "src" / "luthier" / "evaluation" / "built_in" / "general.jsonl"
 SEED = 7
 QUESTIONS = {"words": 200, "trivia": 180, "commands": 120}
@@ -28,6 +32,32 @@ QUESTIONS = {"words": 200, "trivia": 180, "commands": 120}
 TEXTS = 25
 """Of each sort."""
 WRONG = 3
+UNFIT = frozenset(
+    {
+        "What is often seen as the smallest unit of memory?",
+        "Which shell command does this: Find files greater than 5k (-size +5k)?",
+        "Which shell command does this: Find files last accessed (-atime) more than 2 weeks (+2w) "
+        "ago?",
+        "Which shell command does this: Find files less than 5k (-size -5k)?",
+        "Which shell command does this: change group?",
+        "Which shell command does this: install of node?",
+        "Which shell command does this: issue a GET request with a header Key paired to Value?",
+        "Which shell command does this: print multiple words to stdout?",
+        "Which shell command does this: set a route to a different network?",
+        "Which shell command does this: show escaped characters (\\n new line, \\t tab, etc)?",
+        "Which shell command does this: show more info?",
+    }
+)
+"""Questions whose answer is wrong, or that more than one choice answers, when they were read."""
+VERBS = re.compile(
+    "activate|add|apply|assemble|change|check|clear|clone|commit|compile|compress|convert|copy|"
+    "count|create|decompress|delete|determine|disable|discard|display|download|enable|extract|"
+    "find|flush|get|give|ignore|increase|install|issue|kill|list|move|perform|ping|politely|"
+    "print|pull|push|remove|rename|render|replace|reverse|run|search|see|send|set|show|sort|split|"
+    "start|stop|switch|trace|turn|uninstall|unzip|untar|update|upgrade|view|wait",
+    re.IGNORECASE,
+)
+"""First words of commands' tasks."""
 SPEECHES = range(1900, 2000)
 """Years."""
 
@@ -58,15 +88,35 @@ Known = tuple[str, str, str]
 
 def drawn(subject: str, known: Sequence[Known], draw: random.Random) -> Iterator[dict[str, Any]]:
     """Questions with the answers of others of their kind as wrong choices."""
-    kinds: dict[str, list[str]] = defaultdict(list)
+    known = [
+        row for row in known
+        if row[0] not in UNFIT and not offensive_words(f"{row[0]} {row[1]}")
+    ]  # fmt: skip
+    kinds: dict[str, dict[frozenset[str], str]] = defaultdict(dict)
     for _, answer, kind in known:
-        kinds[kind].append(answer)
-    many = [row for row in known if len({a.lower() for a in kinds[row[2]]}) > WRONG]
+        kinds[kind].setdefault(_gist(subject, answer), answer)
+
+    def wrong(answer: str, kind: str) -> list[str]:
+        own = _gist(subject, answer)
+        return sorted(other for gist, other in kinds[kind].items() if not own <= gist)
+
+    many = [row for row in known if len(wrong(*row[1:])) >= WRONG]
     for question, answer, kind in draw.sample(many, min(QUESTIONS[subject], len(many))):
-        others = sorted({a for a in kinds[kind] if a.lower() != answer.lower()})
-        choices = [answer, *draw.sample(others, WRONG)]
+        choices = [answer, *draw.sample(wrong(answer, kind), WRONG)]
         draw.shuffle(choices)
         yield {"subject": subject, "question": question, "choices": choices, "answer": answer}
+
+
+def _gist(subject: str, answer: str) -> frozenset[str]:
+    """What an answer says: of a command its words and options, without names and numbers."""
+    if subject != "commands":
+        return frozenset([answer.lower()])
+    parts = re.sub(r"\S*[./~=]\S*|'[^']*'|\"[^\"]*\"|\d+", "", answer).split()
+    return frozenset(
+        letter
+        for part in parts
+        for letter in (part[1:] if re.fullmatch("-[a-zA-Z]+", part) else [part])
+    )
 
 
 def words(folder: Path) -> Iterator[Known]:
@@ -104,8 +154,11 @@ def commands(files: Sequence[Path]) -> Iterator[Known]:
     for row in _rows(files):
         asked, answer = (m["content"].strip() for m in row["messages"][-2:])
         found = re.fullmatch(r"Give the shell command\. Tool: (\S+)\. Task: (.+)", asked)
-        if found and "\n" not in answer and len(answer) <= 80:
+        if found and "\n" not in answer and len(answer) <= 80 and not re.search("[<|]", answer):
             tool, task = found.groups()
+            # Some tasks have lost their beginning.
+            if not VERBS.fullmatch(task.split()[0]):
+                continue
             yield f"Which shell command does this: {task.rstrip('.')}?", answer, tool
 
 

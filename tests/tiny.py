@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from luthier.data import Chat, Message, Place, Role
@@ -52,8 +52,11 @@ MULTIMODAL_FAMILIES: dict[str, dict[str, object]] = {
 """Architectures that read images too -> what their tiny text configurations add."""
 
 
-def write_tokenizer(folder: Path, template: str = CHATML) -> None:
-    """Write the tokenizer files of a model: one token per byte, and the special tokens."""
+def write_tokenizer(folder: Path, template: str = CHATML, *, begins: bool = False) -> None:
+    """Write the tokenizer files of a model: one token per byte, and the special tokens.
+
+    One that `begins` texts puts a token before each, as Llama's do.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: i for i, token in enumerate((*SPECIAL, *alphabet))}
@@ -61,13 +64,20 @@ def write_tokenizer(folder: Path, template: str = CHATML) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(list(SPECIAL))
-    tokenizer.save(str(folder / "tokenizer.json"))
     settings = {"eos_token": "<|im_end|>", "tokenizer_class": "PreTrainedTokenizerFast"}
+    if begins:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{SPECIAL[0]} $A", special_tokens=[(SPECIAL[0], 0)]
+        )
+        settings["bos_token"] = SPECIAL[0]
+    tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     (folder / "chat_template.jinja").write_text(template)
 
 
-def write_model(folder: Path, family: str = "llama", *, seed: int = 0, **changes: object) -> Path:
+def write_model(
+    folder: Path, family: str = "llama", *, seed: int = 0, begins: bool = False, **changes: object
+) -> Path:
     """Write a whole model folder: 2 layers, 32 wide, 4 heads over 2 key-value heads.
 
     `changes` to its configuration add to what its family adds; UNSET takes a setting away.
@@ -77,7 +87,7 @@ def write_model(folder: Path, family: str = "llama", *, seed: int = 0, **changes
     settings = {name: value for name, value in settings.items() if value is not UNSET}
     if family in MULTIMODAL_FAMILIES:
         settings = {"text_config": settings, "vision_config": TINY_VISION}
-    write_tokenizer(folder)
+    write_tokenizer(folder, begins=begins)
     config = AutoConfig.for_model(family, tie_word_embeddings=True, **settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -8,6 +8,7 @@ LuthierError
 +-- TrainingError    (RuntimeError)  a run cannot go on
 +-- CheckpointError  (RuntimeError)  a checkpoint cannot be written, read or resumed
 +-- EvaluationError  (ValueError)    a comparison cannot be made
++-- JobError         (ValueError)    a job cannot do what is asked of it
 +-- StorageError     (OSError)       a folder or the database cannot be read or written
 
 A message has four parts, always in this order: where, what was found, what is accepted, what to do
@@ -82,6 +83,10 @@ class CheckpointError(LuthierError, RuntimeError):
 
 class EvaluationError(LuthierError, ValueError):
     """A comparison cannot be made."""
+
+
+class JobError(LuthierError, ValueError):
+    """A job cannot do what is asked of it."""
 
 
 class StorageError(LuthierError, OSError):

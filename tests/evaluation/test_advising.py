@@ -81,7 +81,9 @@ def test_a_gain_is_not_paid_for_with_general_ability(
     found = decided([1.0] * 60 + [0.0] * 20, [1.0] * 20 + [0.0] * 60, general=general)
     assert found.kind == kind
     assert (reason in found.reasons) == bool(reason)
-    assert any("general rows" in step for step in found.next_steps) == bool(reason)
+    # A change within the margin needs more questions; only a loss needs gentler training.
+    assert any("general rows" in step for step in found.next_steps) == ("are lost" in reason)
+    assert any("more general questions" in s for s in found.next_steps) == ("may be" in reason)
 
 
 def test_what_is_no_better_needs_no_second_reason() -> None:
@@ -148,11 +150,13 @@ def test_a_negative_gain_is_none(least: float) -> None:
         ([2.0, 1.6, 1.3, 1.0, 0.8], "learn longer"),
         ([2.0, 1.0, 0.9, 0.9, 0.895], "luthier search"),
         ([2.0, 1.0], ""),
+        # Measured after steps 0, 10, 20, 30, 40 and 41, say: the last one ends no quarter.
+        ([4.0, 3.0, 2.5, 2.0, 1.5, 1.49], "learn longer"),
     ],
 )
 def test_the_course_of_the_loss_says_what_to_try(losses: list[float], said: str) -> None:
     result = concluded([0.0, 1.0] * 20, [1.0, 0.0] * 20)
-    points = [(10 * i, loss) for i, loss in enumerate(losses)]
+    points = [(min(10 * i, 41), loss) for i, loss in enumerate(losses)]
     found = with_losses(result, points).decision
     assert found is not None
     assert result.decision is not None
@@ -160,3 +164,7 @@ def test_the_course_of_the_loss_says_what_to_try(losses: list[float], said: str)
     assert [said in step for step in more] == ([True] if said else [])
     promoted = concluded([1.0] * 60 + [0.0] * 20, [1.0] * 20 + [0.0] * 60)
     assert with_losses(promoted, points) is promoted
+    share = Estimate(0.5, 0.4, 0.6, 50, "")
+    lost = General(share, share, -0.3, -0.4, -0.2, 0.05, 0.95, (), (), None)
+    unlearnt = concluded([1.0] * 60 + [0.0] * 20, [1.0] * 20 + [0.0] * 60, general=lost)
+    assert with_losses(unlearnt, points) is unlearnt, "it is told to move the model less already"

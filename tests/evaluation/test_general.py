@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from luthier.data import Place
 from luthier.errors import DataError
 from luthier.evaluation import (
     General,
@@ -22,13 +23,17 @@ from luthier.evaluation import (
     weigh_general,
 )
 from luthier.evaluation.general import Passage
+from luthier.evaluation.offending import offensive_words
 
+HERE = Place("own.jsonl", 1)
 JUDGING = make_evaluation("exact", resamples=200)
 
 
 def asked(n: int, passages: int = 0) -> GeneralSet:
-    questions = tuple(Question("sums", f"q{i}", ("a", "b", "c", "d"), i % 4) for i in range(n))
-    return GeneralSet(questions, tuple(Passage("prose", "text") for _ in range(passages)), "")
+    questions = tuple(
+        Question("sums", f"q{i}", ("a", "b", "c", "d"), i % 4, HERE) for i in range(n)
+    )
+    return GeneralSet(questions, tuple(Passage("prose", "text", HERE) for _ in range(passages)), "")
 
 
 def knowing(shares: list[float], losses: tuple[tuple[float, int], ...] = ()) -> Knowledge:
@@ -81,14 +86,28 @@ def test_kept_lost_and_not_shown() -> None:
     assert weighed(before, rather, margin=0.1).outcome == "kept"
     assert "is lost" in weighed(before, worse).words
     assert weighed(before, before).outcome == "kept"
-    assert weighed(before[:1], before[:1]).outcome == "not shown", "one question shows nothing"
+    few = weighed(before[:19], before[:19])
+    assert few.low == 0
+    assert few.outcome == "not shown", "19 questions show nothing"
+    assert weighed(before[:20], before[:20]).outcome == "kept"
+
+
+def test_the_built_in_questions_are_decent_and_have_one_right_answer() -> None:
+    found = general_set(JUDGING)
+    assert len(found.questions) == 500
+    assert len(found.passages) == 50
+    for question in found.questions:
+        text = " ".join((question.question, *question.choices))
+        assert offensive_words(text) == [], question.place
+        assert len({choice.lower() for choice in question.choices}) == 4
 
 
 def test_what_is_picked_and_perplexity_are_by_subject() -> None:
     questions = (
-        Question("sums", "q", ("a", "b", "c", "d"), 0), Question("towns", "q", ("a", "b"), 1),
+        Question("sums", "q", ("a", "b", "c", "d"), 0, HERE),
+        Question("towns", "q", ("a", "b"), 1, HERE),
     )  # fmt: skip
-    both = GeneralSet(questions, (Passage("prose", "x"), Passage("code", "y")), "")
+    both = GeneralSet(questions, (Passage("prose", "x", HERE), Passage("code", "y", HERE)), "")
     before = Knowledge(((-1.0, -2.0, -3.0, -4.0), (-1.0, -2.0)), ((8.0, 4), (3.0, 3)))
     after = Knowledge(((-2.0, -1.0, -3.0, -4.0), (-2.0, -1.0)), ((4.0, 4), (6.0, 3)))
     found = weigh_general(both, before, after, JUDGING, 0.25)
@@ -131,8 +150,9 @@ def read(folder: Path, *rows: object) -> GeneralSet:
 def test_questions_of_ones_own(tmp_path: Path) -> None:
     right = {"question": "1 + 1?", "choices": ["1", "2"], "answer": "2"}
     found = read(tmp_path, right, {"text": "A text.", "subject": "prose"})
-    assert found.questions == (Question("all", "1 + 1?", ("1", "2"), 1),)
-    assert found.passages == (Passage("prose", "A text."),)
+    place = str(tmp_path / "own.jsonl")
+    assert found.questions == (Question("all", "1 + 1?", ("1", "2"), 1, Place(place, 1)),)
+    assert found.passages == (Passage("prose", "A text.", Place(place, 2)),)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from luthier.evaluation.scorers import SCORERS
         ("What a load of bullshit, you F**K.", ["bullshit", "f**k"]),
         ("Scunthorpe United passed the class assessment with a shiitake dish.", []),
         ("", []),
+        ("**Shit** happens, #bitch. f*ck!", ["bitch", "f*ck", "shit"]),
+        ("y = f*k + f#k + x*y*z", []),
     ],
 )
 def test_words_that_offend(text: str, found: list[str]) -> None:

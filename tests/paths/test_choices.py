@@ -40,6 +40,58 @@ def test_a_model_that_writes_learns_labels(tmp_path: Path) -> None:
     assert systems["prompt alone"]["estimates"]["choice"]["value"] < 1
     told = (run_folder(tmp_path) / "instructions.txt").read_text("utf-8")
     assert told == "Answer with one of these: colour, number."
+    # Other rows are asked with the labels it learnt, whichever of them they have.
+    write_rows(
+        tmp_path / "one.jsonl", ({"text": f"red {i}", "label": "colour"} for i in range(30, 40))
+    )
+    for extra in ((), ("--set", "evaluation.limit=10")):  # a run alone, and as a system of a trial
+        judged = luthier(tmp_path, "evaluate", "rows", "--data", "one.jsonl", *extra)
+        assert judged.code == 0, judged.error
+    (trial,) = (tmp_path / "luthier-workspace" / "trials").iterdir()
+    assert "Answer with one of these: colour, number." in (trial / "report.html").read_text("utf-8")
+    probed = luthier(tmp_path, "probe", "rows", "--data", "one.jsonl", "--swap", "red=two")
+    assert probed.code == 0, probed.error
+    assert "10" in probed.out
+
+
+def test_a_label_that_no_training_row_has_is_answered_wrongly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_model(tmp_path / "tiny")
+    known = [{"text": f"text {i}", "label": "ab"[i % 2]} for i in range(8)]
+    write_rows(tmp_path / "known.jsonl", known)
+    others = [{"text": f"other {i}", "label": "c"} for i in range(8)]
+    rows = [{**row, "text": f"more {row['text']}"} for row in known]
+    write_rows(tmp_path / "test.jsonl", [*rows, *others])
+    tried = trial(tmp_path, "tiny", train="known.jsonl")
+    (only,) = tried.result.systems  # type: ignore[attr-defined]
+    assert only.estimates["choice"].n == 16
+    assert only.scores["choice"][8:] == (0.0,) * 8
+
+
+def test_answers_that_are_letters_of_choices_are_judged_as_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_model(tmp_path / "tiny")
+    write_rows(
+        tmp_path / "test.jsonl",
+        ({"prompt": f"q {i}", "completion": "AB"[i % 2], "choices": ["one", "two"]}
+         for i in range(12)),
+    )  # fmt: skip
+    tried = trial(tmp_path, "tiny")
+    assert tried.result.primary == "exact"  # type: ignore[attr-defined]
+
+
+def test_empty_choices_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_model(tmp_path / "tiny")
+    write_rows(
+        tmp_path / "test.jsonl",
+        ({"prompt": f"q {i}", "completion": "x", "choices": ["x", ""]} for i in range(6)),
+    )
+    assert trial(tmp_path, "tiny").result.primary == "exact"  # type: ignore[attr-defined]
 
 
 def trial(folder: Path, *systems: object, **changes: object) -> object:

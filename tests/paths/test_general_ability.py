@@ -7,6 +7,9 @@ import pytest
 import yaml
 from journey import luthier, run_folder, write_rows, write_task
 
+from luthier.pipeline import prepare, probe_general, tune
+from luthier.recipe import read_recipe
+
 ASKED = [
     {"question": f"number {i}, is it even?", "choices": ["no", "y"], "answer": "y"}
     for i in range(0, 80, 2)
@@ -55,6 +58,13 @@ def test_a_model_that_unlearnt_is_not_promoted(tmp_path: Path) -> None:
     assert asked.code == 0, asked.error
     difference = f"{100 * general['difference']:+.1f} points"  # type: ignore[index]
     assert difference in " ".join(asked.out.split()), "asked again it is the same"
+    write_rows(tmp_path / "new.jsonl", (
+        {"messages": [{"role": "user", "content": f"word {i}"},
+                      {"role": "assistant", "content": "no"}]}
+        for i in range(200, 240)
+    ))  # fmt: skip
+    judged = luthier(tmp_path, "evaluate", "only-no", "--data", "new.jsonl")
+    assert "Keep iterating" in judged.out, "what was lost is remembered where it is judged again"
     other = luthier(tmp_path, "general", "only-no", "--margin", "1")
     assert "General ability is kept" in " ".join(other.out.split())
 
@@ -117,3 +127,35 @@ def test_a_file_without_questions_is_refused_before_anything_is_loaded(
     assert done.code != 0
     assert said in done.error
     assert not (tmp_path / "luthier-workspace" / "runs").exists()
+
+
+def test_questions_that_changed_meanwhile_are_put_to_the_start_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_task(
+        tmp_path, training={"epochs": 2, "batch_size": 4, "checkpoint_every": 1},
+        evaluation={"shots": [], "nearest": 0, "max_new_tokens": 4, "resamples": 200,
+                    "general": "general.jsonl"},
+    )  # fmt: skip
+    write_rows(tmp_path / "general.jsonl", ASKED)
+    recipe = read_recipe(tmp_path / "recipe.yaml", [])
+    broken_off = tune(prepare(recipe), is_interrupted=lambda: True)
+    assert not broken_off.is_finished
+    others = [{**row, "question": f"is {row.get('question')}"} for row in ASKED[:30]]
+    write_rows(tmp_path / "general.jsonl", others)
+    found = tune(prepare(recipe)).evaluation
+    assert found is not None
+    assert found.general is not None
+    assert found.general.before.n == 30
+    fresh = probe_general(broken_off.run)
+    assert found.general.difference == pytest.approx(fresh.difference, abs=1e-6)
+
+
+def test_questions_that_cannot_be_put_are_refused_before_training(tmp_path: Path) -> None:
+    write_task(tmp_path, evaluation={"general": "general.jsonl"})
+    wrong = {"question": "q", "choices": ["a", "b<|im_end|>"], "answer": "a"}
+    write_rows(tmp_path / "general.jsonl", [*ASKED, wrong])
+    done = luthier(tmp_path, "check", "recipe.yaml")
+    assert done.code == 2
+    assert f"general.jsonl:{len(ASKED) + 1}: messages[1] contains '<|im_end|>'" in done.error

@@ -65,13 +65,21 @@ def asked(model: Any, folder: Path, name: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("kind", [CHOICES, ENDING, ROLLING, WRITING])
-def test_scores_are_those_of_the_harness_own_models(tmp_path: Path, kind: dict[str, Any]) -> None:
+WRITING_LONG = {
+    **WRITING, "generation_kwargs": {"until": ["\n"], "max_new_tokens": 12},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("begins", [False, True])
+@pytest.mark.parametrize("kind", [CHOICES, ENDING, ROLLING, WRITING, WRITING_LONG])
+def test_scores_are_those_of_the_harness_own_models(
+    tmp_path: Path, kind: dict[str, Any], begins: bool
+) -> None:
     from lm_eval.models.huggingface import HFLM
 
     from luthier.pipeline.harness import HarnessModel
 
-    write_model(tmp_path / "tiny", max_position_embeddings=128)
+    write_model(tmp_path / "tiny", max_position_embeddings=128, begins=begins)
     task(tmp_path, "numbers", **kind)
     model = load_model(tmp_path / "tiny", dtype=torch.float32, device=torch.device("cpu"))
     told: list[tuple[int, int]] = []
@@ -94,6 +102,36 @@ def flat(found: Any) -> list[Any]:
     if isinstance(found, list | tuple):
         return [each for part in found for each in flat(part)]
     return [found]
+
+
+def test_each_way_of_looking_at_an_answer_is_a_metric(tmp_path: Path) -> None:
+    write_task(tmp_path)
+    named = task(
+        tmp_path, "ways", **WRITING,
+        filter_list=[
+            {"name": "whole", "filter": [{"function": "take_first"}]},
+            {"name": "letters", "filter": [
+                {"function": "regex", "regex_pattern": "([a-z]+)"}, {"function": "take_first"},
+            ]},
+        ],
+    )  # fmt: skip
+    done = luthier(tmp_path, "evaluate", "./model", "--harness", named)
+    assert done.code == 0, done.error
+    assert "exact_match (whole)" in done.out
+    assert "exact_match (letters)" in done.out
+
+
+def test_what_a_task_says_of_the_whole_only_is_told_without_an_interval(tmp_path: Path) -> None:
+    write_task(tmp_path)
+    words = {**ROLLING, "metric_list": [{"metric": "word_perplexity"}]}
+    done = luthier(tmp_path, "evaluate", "./model", "--harness", task(tmp_path, "words", **words))
+    assert done.code == 0, done.error
+    (line,) = [line.split() for line in done.out.splitlines() if line.split()[:1] == ["words"]]
+    assert line[1:4] == ["word_perplexity", "./model", "12"]
+    assert float(line[4].replace(",", "")) > 1
+    assert "interval" not in line
+    beside = luthier(tmp_path, "evaluate", "./model", "--harness", "words.yaml", "--data", "x")
+    assert "--data: is for rows of one's own" in beside.error
 
 
 def test_models_are_compared_row_by_row(tmp_path: Path) -> None:

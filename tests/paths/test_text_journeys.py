@@ -419,18 +419,12 @@ def test_files_are_predicted_from_the_command_line(folder: Path, tmp_path: Path)
     report = json.loads((trial / "report.json").read_text("utf-8"))
     on, off = report["evaluation"]["systems"][0]["scores"]["about light"]
     assert on > 0.5 > off
-    wrong = luthier(
-        tmp_path,
-        "evaluate",
-        str(said),
-        "--data",
-        str(asked_of),
-        *place,
-        "--set",
-        f"evaluation.graders=[{grader.replace('labels', 'nobody')}]",
-    )
-    assert wrong.code == 2
-    assert "nobody" in wrong.error
+    for named, unknown in (("labels", "nobody"), ('"light"}', '"rude"}')):
+        wrong = luthier(tmp_path, "evaluate", str(answers), "--data", str(asked_of), *place,
+                        f"--set=evaluation.graders=[{grader.replace(named, unknown)}]")  # fmt: skip
+        assert wrong.code == 2
+        assert unknown.strip('"}') in wrong.error
+    assert "evaluation.graders about light: 'rude' is no label of" in wrong.error
     other = write_rows(tmp_path / "other.jsonl", unseen(20))
     again = luthier(tmp_path, "evaluate", "labels", "--data", str(other), *place)
     assert again.code == 0, again.error

@@ -5,20 +5,27 @@ from pathlib import Path
 import pytest
 import torch
 
+from luthier.data import Place
+from luthier.errors import EvaluationError
 from luthier.evaluation import GeneralSet, Question
 from luthier.evaluation.general import Passage
 from luthier.models import LanguageModel, load_model, make_trainable, trained_parameters
 from luthier.pipeline.general import Exam
+from luthier.pipeline.questions import encode_questions
 from luthier.recipe import LoRA
 from luthier.tokens import Tokenizer
 from tiny import write_model
 
+HERE = Place("own.jsonl", 1)
 ASKED = GeneralSet(
     (
-        Question("sums", "How much is one and one?", ("one", "two", "three"), 1),
-        Question("sums", "What comes after two?", ("three", "four"), 0),
+        Question("sums", "How much is one and one?", ("one", "two", "three"), 1, HERE),
+        Question("sums", "What comes after two?", ("three", "four"), 0, HERE),
     ),
-    (Passage("prose", "It was a dark night. " * 40), Passage("code", "def f(x):\n    return x")),
+    (
+        Passage("prose", "It was a dark night. " * 40, HERE),
+        Passage("code", "def f(x):\n    return x", HERE),
+    ),
     "",
 )
 
@@ -99,3 +106,20 @@ def test_divergence_from_another_model_and_from_the_one_without_its_adapter(
     assert exam.divergence(model, start) == pytest.approx(moved, rel=1e-5)
     questions = GeneralSet(ASKED.questions, (), "")
     assert Exam(questions, tokenizer, 4096).divergence(model, start) is None
+
+
+def test_what_is_no_number_is_an_error(tmp_path: Path) -> None:
+    model, tokenizer = opened(tmp_path)
+    with torch.no_grad():
+        model.head.weight.fill_(torch.nan)
+    with pytest.raises(EvaluationError, match="are no numbers"):
+        Exam(ASKED, tokenizer, 4096).put(model)
+
+
+def test_text_for_models_without_chats_begins_as_the_tokenizer_begins_texts(tmp_path: Path) -> None:
+    folder = write_model(tmp_path, begins=True)
+    (folder / "chat_template.jinja").unlink()
+    tokenizer = Tokenizer.load(folder)
+    first, *rest = encode_questions(tokenizer, ASKED)[0][0].input_ids
+    assert first == tokenizer.backend.token_to_id("<|endoftext|>")
+    assert rest[:9] == tokenizer.encode("Question:").ids

@@ -63,6 +63,7 @@ def evaluate(
     from luthier.pipeline import evaluate_run, find_run, try_systems
 
     if harness:
+        _refuse_rows({"--data": data, "--train": train, "--documents": documents})
         _put_tasks(models, harness, settings, workspace)
         return
     is_run_alone = len(models) == 1 and not (train or documents or settings)
@@ -120,6 +121,14 @@ def _ladder(model: str, train: Path | None, documents: Path | None) -> list[dict
     if documents is not None:
         found.append({"model": model, "documents": documents})
     return found
+
+
+def _refuse_rows(given: dict[str, Path | None]) -> None:
+    """Raise ConfigError for files of rows, which tasks have of their own."""
+    for option, file in given.items():
+        if file is not None:
+            advice = "leave it out with --harness"
+            raise ConfigError("is for rows of one's own", where=option, advice=advice)
 
 
 def _put_tasks(models: list[str], tasks: list[str], settings: list[str], workspace: Path) -> None:

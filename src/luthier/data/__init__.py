@@ -1,6 +1,6 @@
 """A file becomes a frozen, checked dataset. No torch, no tokenizer, no model."""
 
-from luthier.data.answered import as_conversations
+from luthier.data.answered import as_conversations, conversations, told_labels
 from luthier.data.datasets import FILES, Reading, Source, read_dataset, refuse_errors, with_test
 from luthier.data.examples import (
     Chat,
@@ -82,6 +82,8 @@ __all__ = [
     "are_grades",
     "as_chat",
     "as_conversations",
+    "conversations",
+    "told_labels",
     "as_number",
     "canonical",
     "example_key",

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from luthier.data.examples import Chat, Dataset, Example, Labelled, Message
-from luthier.data.labels import LabelKind, label_kind, read_label_set
+from luthier.data.labels import LabelKind, LabelSet, label_kind, read_label_set
 
 MOST_NAMED = 100
 """Labels that are named in the instructions; of more, examples must tell."""
@@ -12,28 +12,34 @@ NONE = "none"
 """The answer for a text without labels."""
 
 
-def as_conversations(dataset: Dataset) -> Dataset:
-    """The dataset with each labelled text as a conversation; others as they are.
+def told_labels(dataset: Dataset) -> LabelSet | None:
+    """The labels that models are told: those of the training rows, or else of the held-out ones.
 
-    The instructions name the labels of the training rows, or of the held-out ones where there are
-    no others; of single labels they are also the choices. Raises DataError for labels that cannot
-    be learnt.
+    None where no row is labelled. Raises DataError for labels that cannot be learnt.
     """
     known = [e for e in (dataset.train or dataset.test) if isinstance(e, Labelled)]
-    if not known:
+    return read_label_set(known, label_kind(known)) if known else None
+
+
+def as_conversations(dataset: Dataset, labels: LabelSet | None = None) -> Dataset:
+    """The dataset with each labelled text as a conversation; others as they are.
+
+    The instructions name the `labels`, by default the dataset's own; single ones are also the
+    choices. Raises DataError for labels that cannot be learnt.
+    """
+    labels = labels or told_labels(dataset)
+    if labels is None:
         return dataset
-    kind = label_kind(known)
-    names = read_label_set(known, kind).names
     train, validation, test = (
-        tuple(_conversations(rows, kind, names))
+        tuple(conversations(rows, labels))
         for rows in (dataset.train, dataset.validation, dataset.test)
     )
     return replace(dataset, train=train, validation=validation, test=test)
 
 
-def _conversations(
-    examples: Sequence[Example], kind: LabelKind, names: tuple[str, ...]
-) -> Iterator[Example]:
+def conversations(examples: Sequence[Example], labels: LabelSet) -> Iterator[Example]:
+    """Labelled texts as conversations, others as they are."""
+    kind, names = labels.kind, labels.names
     instructions = Message("system", _instructions(kind, names))
     choices = names if kind == "single" else ()
     for example in examples:

@@ -114,7 +114,8 @@ def _choices(value: Any) -> tuple[str, ...]:
     """Answers to choose from; a column of that name may hold anything else, which is none."""
     value = json.loads(value) if is_json(value) else value  # a cell of a CSV
     is_list = isinstance(value, list) and len(value) > 1
-    return tuple(value) if is_list and all(isinstance(each, str) for each in value) else ()
+    are_texts = is_list and all(isinstance(each, str) and each.strip() for each in value)
+    return tuple(value) if are_texts else ()
 
 
 def _chats(

@@ -37,6 +37,10 @@ LEAST_LOSSES = 4
 """Validation losses from which their course says something."""
 CLEARLY = 0.02
 """Share by which a loss has clearly risen, or fallen in the last quarter."""
+ASK_MORE = (
+    "ask more general questions (a file of them in evaluation.general): so few cannot show that "
+    "the ability is kept"
+)
 LEARN_LESS = (
     "move the model less: fewer epochs, a lower learning rate or rank, or general rows among the "
     "training rows; or set evaluation.general_margin, if it is wanted for its task alone"
@@ -64,8 +68,9 @@ def with_decision(
     scorer = next((s for s in scorers if s.metric == metric), None)
     if scorer is not None:
         steps += _weakest(candidate, scorer, result, evaluation, seed)
-    if is_paid:
-        steps = [LEARN_LESS, *steps]
+    if is_paid and general is not None:
+        is_within = general.outcome != "lost" and general.difference > -general.margin
+        steps = [ASK_MORE if is_within else LEARN_LESS, *steps]
     decision = Decision(kind, (why, *_ability(general), *_broken(comparison)), tuple(steps))
     return replace(result, decision=decision)
 
@@ -76,7 +81,7 @@ def with_losses(result: EvaluationResult, losses: Sequence[tuple[int, float]]) -
     `losses` are steps with the loss after them, step 0 before training.
     """
     decision = result.decision
-    if decision is None or decision.kind == "promote":
+    if decision is None or decision.kind == "promote" or LEARN_LESS in decision.next_steps:
         return result
     steps = (*decision.next_steps, *_from_losses(losses))
     return replace(result, decision=replace(decision, next_steps=steps))
@@ -87,7 +92,7 @@ def _from_losses(losses: Sequence[tuple[int, float]]) -> list[str]:
         return []
     last_step, last = losses[-1]
     best_step, best = min(losses, key=lambda point: point[1])
-    before, earlier = next(point for point in losses if 4 * point[0] >= 3 * last_step)
+    before, earlier = [point for point in losses if 4 * point[0] <= 3 * last_step][-1]
     if last > best * (1 + CLEARLY):
         return [
             f"learn less long, or more gently: the validation loss rose from {best:.3f} after "

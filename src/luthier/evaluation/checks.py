@@ -40,13 +40,14 @@ def check_scorable(scorers: Sequence[Scorer], examples: Sequence[Example]) -> No
         return  # metrics are chosen by the kind of rows
     for scorer in scorers:
         # A metric that cannot even judge the target as an answer can judge nothing.
-        perfect = (scorer.score(_ideal(x), x) for x in examples)
-        if all(score is None for score in perfect):
+        perfect = [scorer.score(_ideal(x), x) for x in examples]
+        is_never_right = scorer.metric.name == "choice" and not any(perfect)
+        if is_never_right or all(score is None for score in perfect):
             raise ConfigError(
                 f"{scorer.metric.name} cannot judge any of the {len(examples)} held-out answers",
                 where="evaluation.metrics",
                 accepted="metrics that fit the answers (json and fields need JSON, choice needs "
-                "rows with choices, all but loss need text and not tool calls)",
+                "choices that hold the answer, all but loss need text and not tool calls)",
                 advice=f"take {scorer.metric.name} out, or leave evaluation.metrics to auto",
             )
 

@@ -3,8 +3,8 @@
 Questions with choices are not answered but weighed: how likely is each choice after its question,
 and what share of that likelihood has the right one. That share moves with every change of a model,
 where the number of right answers needs many questions to show one. Ability counts as kept when the
-whole interval of the difference lies above -margin: a test of non-inferiority, in which too few
-questions can never pass. Texts are weighed too: their perplexity, and how far the model has moved
+whole interval of the difference lies above -margin: a test of non-inferiority, in which fewer than
+20 questions cannot pass. Texts are weighed too: their perplexity, and how far the model has moved
 on them, say how much has changed, not that it is worse. Knows no models; their likelihoods come in.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from luthier.data import Finding, Row, hash_bytes, read_rows, refuse_errors
+from luthier.data import Finding, Place, Row, hash_bytes, read_rows, refuse_errors
 from luthier.errors import DataError
 from luthier.evaluation.statistics import mean_interval
 from luthier.evaluation.values import Change, Estimate, General
@@ -34,6 +34,7 @@ class Question:
     choices: tuple[str, ...]
     answer: int
     """Which of the choices is right, from 0."""
+    place: Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class Passage:
 
     subject: str
     text: str
+    place: Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +96,14 @@ def _item(row: Row, findings: list[Finding]) -> Question | Passage | None:
     if not isinstance(subject, str) or not subject.strip():
         findings.append(Finding(row.place, "general", "subject", f"is {subject!r}", "a name"))
     elif isinstance(fields.get("text"), str) and fields["text"].strip():
-        return Passage(subject, fields["text"])
+        return Passage(subject, fields["text"], row.place)
     else:
         question, choices, answer = (fields.get(n) for n in ("question", "choices", "answer"))
         found = _wrong(question, choices, answer)
         if not found:
             assert isinstance(choices, list), "as was checked"
-            return Question(subject, str(question), tuple(choices), choices.index(answer))
+            right = choices.index(answer)
+            return Question(subject, str(question), tuple(choices), right, row.place)
         findings.append(Finding(row.place, "general", *found))
     return None
 

@@ -3,10 +3,11 @@
 import re
 from functools import lru_cache
 
-WORD = re.compile(r"[a-z*@#]{3,}")
+WORD = re.compile(r"[a-z](?:[*@#]*[a-z]){2,}|[a-z](?:[*@#]+[a-z])+")
+"""Signs may stand for letters, within a word."""
 OBSCENE = re.compile(
     r"(?:mother|mutha|cluster|bull|dumb|jack|dip|bat)?(?:fuc?k|shit(?!ak|z|t?im)|ass(?:hole|wipe))"
-    r"|f[*@#]+c?k|sh[*@#]+t|cunt|bitch|whore|slut|twats?$|wank(?:er|ing)|cocksuck|blowjob|cumshot"
+    r"|f[*@#]+ck|f[*@#]{2,}k|sh[*@#]+t|cunt|bitch|whore|slut|twats?$|wank(?:er|ing)|cocksuck|blowjob|cumshot"
     r"|dildo|dickhead|douchebag|nigger|nigga|faggot|kikes?$|chinks?$|wetback|trann(?:y|ies)$"
     r"|retards?$|retarded|spics?$|pakis?$|gooks?$|towelhead|raghead|porno?$"
 )

@@ -84,9 +84,10 @@ def judge_choice(prediction: Prediction, example: Example) -> float | None:
     """1 for the right one of a row's choices: the likeliest, or the one that was written."""
     choices = example.choices if isinstance(example, Chat) else ()
     right = example.target.content
-    if right not in choices:
+    if not choices:
         return None
-    return float((prediction.picked or prediction.text.strip()) == right)
+    # A right answer that is none of the choices is one that nobody gets right.
+    return float(right in choices and (prediction.picked or prediction.text.strip()) == right)
 
 
 def _num_tokens(prediction: Prediction, example: Example) -> float | None:

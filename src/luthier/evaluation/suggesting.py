@@ -39,7 +39,10 @@ def suggest_metrics(examples: Sequence[Example]) -> Suggestion:
     if examples and all(example.target.tool_calls for example in examples):
         return Suggestion(("tool_calls", "loss"), "every answer calls tools")
     if examples and all(isinstance(e, Chat) and e.choices for e in examples):
-        return Suggestion(("choice", "exact", "loss"), "every row has choices")
+        known = sum(isinstance(e, Chat) and e.target.content in e.choices for e in examples)
+        # Answers that are letters or numbers of choices are judged as they are written.
+        if 2 * known >= len(examples):
+            return Suggestion(("choice", "exact", "loss"), "every row has choices")
     by_text = suggest_by_text([example.target.content for example in examples])
     if all(isinstance(example, Preference) for example in examples):
         by_likelihood: tuple[MetricName, ...] = ("preference_probability", "preference")

@@ -223,6 +223,10 @@ class Change:
     after: float
 
 
+LEAST_QUESTIONS = 20
+"""Of fewer, an interval says too little to call an ability kept."""
+
+
 @dataclass(frozen=True, slots=True)
 class General:
     """How a model's general ability has changed."""
@@ -246,7 +250,8 @@ class General:
     @property
     def outcome(self) -> Literal["kept", "lost", "not shown"]:
         """Whether the ability is kept; "not shown" when the interval holds both."""
-        if self.low is not None and self.low > -self.margin:
+        is_enough = self.before.n >= LEAST_QUESTIONS
+        if is_enough and self.low is not None and self.low > -self.margin:
             return "kept"
         return "lost" if self.high is not None and self.high < -self.margin else "not shown"
 

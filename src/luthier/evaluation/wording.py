@@ -31,6 +31,8 @@ def format_estimate(metric: Metric, estimate: Estimate, confidence: float) -> st
     """A value with its interval: 74.0 % (95 % interval 66.4 to 80.4)."""
     if estimate.value is None:
         return "unknown"
+    if estimate.low is None and estimate.high is None:
+        return format_value(metric, estimate.value)
     limits = format_interval(metric, estimate.low, estimate.high)
     return f"{format_value(metric, estimate.value)} ({100 * confidence:g} % interval {limits})"
 

@@ -4,7 +4,7 @@ The same flat batches and the same head as training, so that a validation loss a
 mean the same thing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -56,20 +56,37 @@ def choice_likelihoods(
 ) -> list[list[Likelihood]]:
     """How likely each choice is as a whole answer, question by question.
 
-    The choices of a question begin alike, and that beginning is computed once. `budget` bounds the
-    tokens computed at once, but a question stays whole. `observe` is told how many are done.
+    The choices of a question begin alike, and that beginning is computed once, or as often as they
+    do not fit together: `budget` bounds the tokens computed at once, and only a longer choice is
+    more. `observe` is told how many questions are done.
     """
-    found: list[list[Likelihood]] = []
-    for start, end in cut_in_order([_cost(own) for own in choices], budget):
-        flat = iter(_likelihoods(model, [each for own in choices[start:end] for each in own]))
-        found += [[next(flat) for _ in own] for own in choices[start:end]]
-        observe(end)
+    shares = not model.padded_because  # padded batches copy the beginning
+    parts = [(i, part) for i, own in enumerate(choices) for part in _parts(own, budget, shares)]
+    found: list[list[Likelihood]] = [[] for _ in choices]
+    for start, end in cut_in_order([_cost(part, shares) for _, part in parts], budget):
+        flat = iter(_likelihoods(model, [each for _, part in parts[start:end] for each in part]))
+        for i, part in parts[start:end]:
+            found[i] += [next(flat) for _ in part]
+        observe(parts[end - 1][0] + 1)
     return found
 
 
-def _cost(choices: Sequence[Encoded]) -> int:
-    """Tokens computed for a question: what comes before the answers, and each of them."""
-    before = max((each.num_tokens - each.num_supervised for each in choices), default=0)
+def _parts(choices: Sequence[Encoded], budget: int, shares: bool) -> Iterator[Sequence[Encoded]]:
+    """The choices of a question in portions that are computed together."""
+    start = 0
+    for end in range(1, len(choices) + 1):
+        if end > start + 1 and _cost(choices[start:end], shares) > budget:
+            yield choices[start : end - 1]
+            start = end - 1
+    if choices:
+        yield choices[start:]
+
+
+def _cost(choices: Sequence[Encoded], shares: bool) -> int:
+    """Tokens computed for choices: what comes before the answers, and each of them."""
+    if not shares:
+        return len(choices) * max(each.num_tokens for each in choices)
+    before = max(each.num_tokens - each.num_supervised for each in choices)
     return before + sum(each.num_supervised for each in choices)
 
 

@@ -4,14 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
+from itertools import chain
+from math import isfinite
 from pathlib import Path
 
-from luthier.data import Chat, Message, Place, Text, as_chat
+from luthier.data import Text, as_chat
+from luthier.errors import EvaluationError
 from luthier.evaluation import (
     General,
     GeneralSet,
     Knowledge,
-    Question,
     from_json,
     general_set,
     to_json,
@@ -26,10 +28,13 @@ from luthier.models import (
     kl_to_start,
 )
 from luthier.pipeline.preparing import Prepared
+from luthier.pipeline.questions import encode_questions
+from luthier.pipeline.recorded import GENERAL, general_of
 from luthier.pipeline.starting import continues_adapter, load_start
 from luthier.recipe import LoRA, Recipe, settled
 from luthier.runs import Run, write_atomically
-from luthier.tokens import IGNORED, Encoded, Tokenizer, encode_chat, encode_text
+from luthier.tokens import Encoded, Tokenizer, encode_text
+from luthier.training.memory import free_memory, is_out_of_memory
 
 LONGEST_PASSAGE = 512
 """Tokens of a piece of a passage."""
@@ -49,27 +54,19 @@ class Exam:
 
     @cached_property
     def _choices(self) -> list[list[Encoded]]:
-        """Each question with each of its choices; nothing where one is too long for the model."""
-        longest = self.tokenizer.context_length
-        found = []
-        for question in self.asked.questions:
-            own = [_encoded(self.tokenizer, question, choice) for choice in question.choices]
-            fits = longest is None or max(each.num_tokens for each in own) <= longest
-            found.append(own if fits else [])
-        return found
+        return encode_questions(self.tokenizer, self.asked)
 
     @cached_property
     def _passages(self) -> list[list[Encoded]]:
         """Each passage in pieces."""
         longest = min(self.tokenizer.context_length or LONGEST_PASSAGE, LONGEST_PASSAGE)
-        place = Place("general", 1)
         return [
-            encode_text(self.tokenizer, Text(str(i), place, passage.text), longest)
+            encode_text(self.tokenizer, Text(str(i), passage.place, passage.text), longest)
             for i, passage in enumerate(self.asked.passages)
         ]
 
     def put(self, model: LanguageModel, observe: Observe = lambda done, total: None) -> Knowledge:
-        """What a model makes of all of it."""
+        """What a model makes of all of it. Raises EvaluationError where that is no number."""
         total = len(self._choices) + len(self._passages)
         chosen = choice_likelihoods(
             model, self._choices, budget=self.budget, observe=lambda done: observe(done, total)
@@ -82,7 +79,15 @@ class Exam:
             for passage in self._passages
         ]  # fmt: skip
         observe(total, total)
-        return Knowledge(tuple(tuple(each.log for each in own) for own in chosen), tuple(sums))
+        logs = tuple(tuple(each.log for each in own) for own in chosen)
+        if not all(map(isfinite, [*chain.from_iterable(logs), *(loss for loss, _ in sums)])):
+            raise EvaluationError(
+                "likelihoods of general questions are no numbers",
+                where="general ability",
+                advice="the training has diverged, or the precision is too low: lower "
+                "training.learning_rate, or set runtime.dtype: float32",
+            )
+        return Knowledge(logs, tuple(sums))
 
     def divergence(self, model: LanguageModel, start: LanguageModel | None) -> float | None:
         """How far a model has moved on the passages; None without any.
@@ -91,17 +96,6 @@ class Exam:
         """
         pieces = [piece for passage in self._passages for piece in passage if piece.spans]
         return kl_to_start(model, pieces, budget=self.budget, start=start) if pieces else None
-
-
-def _encoded(tokenizer: Tokenizer, question: Question, choice: str) -> Encoded:
-    """A question with one answer: as a chat, or as text for a model that was not made for chats."""
-    if tokenizer.chat_template is not None:
-        turns = (Message("user", question.question), Message("assistant", choice))
-        return encode_chat(tokenizer, Chat("", Place("general", 1), turns), "last")
-    asked = tokenizer.encode(f"Question: {question.question}\nAnswer:").ids
-    ids = [*asked, *tokenizer.encode(f" {choice}").ids]
-    labels = [*[IGNORED] * len(asked), *ids[len(asked) :]]
-    return Encoded("", ids, labels, ((len(asked), len(ids)),))
 
 
 @dataclass(frozen=True)
@@ -121,7 +115,10 @@ class GeneralAbility:
 
     @property
     def _told(self) -> Path:
-        return self.run.path("evaluation", "general-before.json")
+        """What the start said; to other questions, or in other words, it must be asked again."""
+        asked = f"{self._exam.asked.sha256}\0{self.prepared.tokenizer.fingerprint}"
+        key = sha256(asked.encode()).hexdigest()[:12]
+        return self.run.path("evaluation", f"general-before-{key}.json")
 
     def before(self, model: LanguageModel) -> None:
         """Ask the model at the start, or remember what it said to another run."""
@@ -129,26 +126,37 @@ class GeneralAbility:
             return
         self._look_for_learnt()
         kept = self._kept()
-        if kept is None or not kept.is_file():
-            said = to_json(self._exam.put(model, self.observe))
-            for place in (kept,) if kept else ():
-                write_atomically(place, said)
-        else:
+        if kept is not None and kept.is_file():
             said = kept.read_text("utf-8")
+        else:
+            said = to_json(self._exam.put(model, self.observe))
+            if kept is not None:
+                write_atomically(kept, said)
         write_atomically(self._told, said)
 
     def after(self, model: LanguageModel) -> General:
         """Ask the tuned model, and compare."""
-        place = self.run.path("evaluation", "general.json")
-        if place.is_file():
-            return from_json(place.read_text("utf-8"), General, where=str(place))
+        found = general_of(self.run)
+        if found is not None:
+            return found
         before = from_json(self._told.read_text("utf-8"), Knowledge, where=str(self._told))
         after = self._exam.put(model, self.observe)
         evaluation = self.prepared.recipe.evaluation
-        moved = self._exam.divergence(model, start_of(self.prepared.recipe, self.prepared.source))
-        found = weigh_general(self._exam.asked, before, after, evaluation, moved)
-        write_atomically(place, to_json(found))
+        found = weigh_general(self._exam.asked, before, after, evaluation, self._moved(model))
+        write_atomically(self.run.path(*GENERAL), to_json(found))
         return found
+
+    def _moved(self, model: LanguageModel) -> float | None:
+        """How far the model has moved; unknown where there is no room for its start beside it."""
+        try:
+            start = start_of(self.prepared.recipe, self.prepared.source)
+            return self._exam.divergence(model, start)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        free_memory()
+        self.warn("how far the model has moved on general texts is unknown: memory ran out")
+        return None
 
     def _look_for_learnt(self) -> None:
         """Warn of questions that training rows ask."""
@@ -166,9 +174,10 @@ class GeneralAbility:
         runtime, tuning = recipe.runtime, recipe.tuning
         quantized = tuning.quantize if isinstance(tuning, LoRA) else "none"
         earlier = "continue" if continues_adapter(recipe, self.prepared.source) else "merge"
+        config = (self.prepared.source.path / "config.json").read_text("utf-8")
         parts = (
-            self.prepared.source.sha256, fingerprint, self._exam.asked.sha256, runtime.dtype,
-            runtime.device, quantized, earlier,
+            self.prepared.source.sha256, config, fingerprint, self._exam.asked.sha256,
+            runtime.dtype, runtime.device, quantized, earlier,
         )  # fmt: skip
         key = sha256("\0".join(map(str, parts)).encode()).hexdigest()
         return runtime.workspace / "general" / f"{key}.json"

@@ -6,7 +6,7 @@ a dataset is run.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import groupby
@@ -35,6 +35,7 @@ from luthier.tokens import IGNORED, Encoded
 try:
     import lm_eval
     from lm_eval.api.model import TemplateLM
+    from lm_eval.models.utils import normalize_gen_kwargs
     from lm_eval.tasks import TaskManager
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 except ImportError as error:
@@ -78,15 +79,17 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
 
     def _special(self, name: str, otherwise: int) -> int:
         tokenizer = self._opened.tokenizer
-        known = tokenizer.chat_template.special_tokens if tokenizer.chat_template else {}
-        found = tokenizer.backend.token_to_id(known.get(name, ""))
+        found = tokenizer.backend.token_to_id(tokenizer.special.get(name, ""))
         return otherwise if found is None else found
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **kwargs: Any
     ) -> list[int]:
-        """Ids of a text; nothing is added."""
-        return self._opened.tokenizer.encode(string).ids
+        """Ids of a text, after what the tokenizer begins texts with, unless that is forbidden."""
+        tokenizer = self._opened.tokenizer
+        if add_special_tokens is False:
+            return tokenizer.encode(string).ids
+        return tokenizer.encode_opening(string)
 
     def loglikelihood(
         self, requests: Sequence[Any], disable_tqdm: bool = False
@@ -99,10 +102,14 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
         self, requests: Sequence[tuple[Any, list[int], list[int]]], **kwargs: Any
     ) -> list[tuple[float, bool]]:
         """Of continuations [after, ids]; the choices of a question stand one after the other."""
-        grouped = [
-            [self._encoded(before, after) for _, before, after in own]
-            for _, own in groupby(requests, key=lambda request: request[1])
-        ]
+        return self._weighed(
+            [
+                [self._encoded(before, after) for _, before, after in own]
+                for _, own in groupby(requests, key=lambda request: request[1])
+            ]
+        )
+
+    def _weighed(self, grouped: Sequence[Sequence[Encoded]]) -> list[tuple[float, bool]]:
         found = choice_likelihoods(
             self._opened.model, grouped, budget=self._opened.loss_tokens,
             observe=lambda done: self._observe(done, len(grouped)),
@@ -124,8 +131,8 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
         windows = [
             list(map(make_disjoint_window, self._windows(request.args[0]))) for request in requests
         ]
-        flat = [(None, before, after) for own in windows for before, after in own]
-        each = iter(self._loglikelihood_tokens(flat))
+        # What begins alike here are all texts: each stands alone.
+        each = iter(self._weighed([[self._encoded(*pair)] for own in windows for pair in own]))
         return [sum(next(each)[0] for _ in own) for own in windows]
 
     def _windows(self, text: str) -> Iterator[tuple[list[int], list[int]]]:
@@ -147,10 +154,10 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
         return [found[i] for i in order]
 
     def _answers(self, prompts: Sequence[str], settings: dict[str, Any]) -> Iterator[str]:
-        until = settings.get("until") or []
-        ends = [until] if isinstance(until, str) else until
-        heat = float(settings.get("temperature") or 0.0) if settings.get("do_sample") else 0.0
-        most = int(settings.get("max_gen_toks", DEFAULT_ANSWER))
+        known = normalize_gen_kwargs(settings, DEFAULT_ANSWER)
+        ends = [end for end in known["until"] if end]
+        heat = float(known.get("temperature") or 0.0) if known["do_sample"] else 0.0
+        most = int(known["max_gen_toks"])
         ids = [self.tok_encode(prompt)[-max(self._longest - most, 1) :] for prompt in prompts]
         answers = generate(
             self._opened.model, ids, max_new_tokens=most,
@@ -188,7 +195,7 @@ def run_harness(
             accepted="a task of lm-evaluation-harness, or a file of one (.yaml)",
         )  # fmt: skip
     found = {model: _asked(model, names, known, runtime, judging, observe) for model in models}
-    scores = [score for name in names for score in _scores(name, found, judging)]
+    scores = list(_scores(found, judging))
     asked = json.dumps([list(models), names, judging.limit])
     place = runtime.workspace / "harness" / f"{sha256(asked.encode()).hexdigest()[:12]}.json"
     write_atomically(place, json.dumps(found, indent=1, default=str))
@@ -227,31 +234,67 @@ def _asked(
     observe: Callable[[Event], None],
 ) -> Asked:
     opened = open_local(model, runtime)
-    done = lm_eval.simple_evaluate(
-        model=HarnessModel(opened, lambda n, total: observe(Answered(model, n, total))),
-        tasks=list(names), limit=judging.limit, task_manager=known, bootstrap_iters=0,
-        verbosity="ERROR",
-    )  # fmt: skip
+    asking = HarnessModel(opened, lambda n, total: observe(Answered(model, n, total)))
+    try:
+        done = lm_eval.simple_evaluate(
+            model=asking, tasks=list(names), limit=judging.limit, task_manager=known,
+            bootstrap_iters=0, verbosity="ERROR",
+        )  # fmt: skip
+    except (ValueError, KeyError, OSError) as error:  # of the harness, a dataset, the network
+        raise ConfigError(
+            f"the harness cannot ask {', '.join(names)}: {type(error).__name__}: {error}",
+            where="--harness",
+            advice="see whether the task's data can be had here; name each task once",
+        ) from error
     return {
         task: {
             "higher_is_better": done["higher_is_better"].get(task, {}),
-            "rows": {
-                str(row["doc_id"]): {name: row[name] for name in row["metrics"]} for row in rows
-            },
+            "rows": _by_row(rows),
+            # Of whole tasks: what has no number for each row is told here.
+            "results": {n: v for n, v in done["results"].get(task, {}).items() if n != "alias"},
         }
         for task, rows in done["samples"].items()
     }
 
 
-def _scores(name: str, found: dict[str, Asked], judging: Judging) -> Iterator[TaskScore]:
-    """Each metric of a task (or of each task of a group), of each model."""
+def _by_row(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Each row's scores by its place. A task may look at its answers in several ways (filters)."""
+    several = len({row.get("filter", "none") for row in rows}) > 1
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        how = f" ({row['filter']})" if several else ""
+        scores = {f"{name}{how}": row[name] for name in row["metrics"]}
+        found.setdefault(str(row["doc_id"]), {}).update(scores)
+    return found
+
+
+def _scores(found: dict[str, Asked], judging: Judging) -> Iterator[TaskScore]:
+    """Each metric of each task, of each model."""
     of_first = next(iter(found.values()))
-    for task in (task for task in of_first if task == name or task.startswith(f"{name}_")):
-        rows = of_first[task]["rows"]
-        for metric in _metrics(of_first[task]):
-            systems = [_system(model, metric, own[task]["rows"], rows)
+    for task, asked in of_first.items():
+        metrics = list(_metrics(asked, [own[task]["rows"] for own in found.values()]))
+        yield from _of_wholes(task, found, {metric.name for metric in metrics})
+        for metric in metrics:
+            systems = [_system(model, metric, own[task]["rows"], asked["rows"])
                        for model, own in found.items()]  # fmt: skip
             yield from _compared(task, metric, systems, judging)
+
+
+def _of_wholes(task: str, found: dict[str, Asked], known: Collection[str]) -> Iterator[TaskScore]:
+    """Metrics that a task has only as a whole, such as perplexity: values without intervals."""
+    of_first = next(iter(found.values()))[task]
+    for full, value in of_first["results"].items():
+        name, _, way = full.partition(",")
+        is_told = name in known or f"{name} ({way})" in known or name.endswith("_stderr")
+        if is_told or not way or not isinstance(value, int | float):
+            continue
+        better = bool(of_first["higher_is_better"].get(name, True))
+        metric = Metric(name, name, "number", better, "plain")
+        for model, own in found.items():
+            whole, n = own[task]["results"].get(full), len(own[task]["rows"])
+            yield TaskScore(
+                task, metric, model, Estimate(whole, None, None, n, "of the whole task"), None
+            )
 
 
 def _compared(
@@ -266,14 +309,14 @@ def _compared(
         yield TaskScore(task, metric, system.name, value, compared)
 
 
-def _metrics(asked: dict[str, Any]) -> Iterator[Metric]:
-    """Those that are one number for each row."""
-    rows = list(asked["rows"].values())
+def _metrics(asked: dict[str, Any], models: Sequence[dict[str, Any]]) -> Iterator[Metric]:
+    """Those that are one number for each row; what kind of number is seen from all models."""
+    rows = [row for own in models for row in own.values()]
     for name in rows[0] if rows else ():
         values = [row.get(name) for row in rows]
         if all(isinstance(value, int | float) for value in values):
             is_rate = all(value in (0, 1) for value in values)
-            better = bool(asked["higher_is_better"].get(name, True))
+            better = bool(asked["higher_is_better"].get(name.partition(" (")[0], True))
             yield Metric(name, name, "pass_fail" if is_rate else "number", better,
                          "share" if is_rate else "plain")  # fmt: skip
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from luthier.data import Message
 from luthier.errors import ConfigError
@@ -29,6 +29,9 @@ from luthier.recipe import (
     SamplingParams,
     ScoreModel,
 )
+
+if TYPE_CHECKING:
+    from luthier.pipeline.opened_texts import TunedReader
 
 OPENAI = "https://api.openai.com/v1"
 TOKENS = 2048
@@ -58,7 +61,7 @@ def open_means(
         elif isinstance(grader, FunctionGrader):
             load_function(grader.path)
         elif isinstance(grader, ClassifierGrader):
-            classifiers.check(grader.run)
+            classifiers.check(grader)
     if judging.judge.model:
         models.open(judging.judge.model)
     means = Means(
@@ -140,20 +143,24 @@ class _Classifiers:
     """Classifiers tuned here, each loaded when it is first asked."""
 
     workspace: Path
-    _opened: dict[tuple[str, str], Embed] = field(default_factory=dict)
+    _opened: dict[str, "TunedReader"] = field(default_factory=dict)
 
-    def check(self, run: str) -> None:
-        """Raise ConfigError where there is no such run."""
-        from luthier.pipeline.opening import find_run  # which judges by these means
+    def check(self, grader: ClassifierGrader) -> None:
+        """Raise ConfigError where there is no such run, or it has no such label."""
+        from luthier.pipeline.measuring import check_label  # which judges by these means
+        from luthier.pipeline.opening import find_run
 
-        find_run(self.workspace, run)
+        where = f"evaluation.graders {grader.name}"
+        check_label(find_run(self.workspace, grader.run), grader.label, where)
 
     def __call__(self, run: str, label: str) -> Embed:
-        from luthier.pipeline.measuring import open_label
+        from luthier.pipeline.measuring import of_label
+        from luthier.pipeline.opened_texts import open_reader
+        from luthier.pipeline.opening import find_run
 
-        if (run, label) not in self._opened:
-            self._opened[run, label] = open_label(f"{run}/{label}", self.workspace)
-        return self._opened[run, label]
+        if run not in self._opened:
+            self._opened[run] = open_reader(find_run(self.workspace, run))
+        return of_label(self._opened[run], label)
 
 
 def load_function(path: str) -> OwnFunction:

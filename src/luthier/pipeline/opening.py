@@ -26,7 +26,7 @@ from luthier.pipeline.opened_texts import TunedReader, open_reader, reads_texts
 from luthier.pipeline.predictors import ZERO_SHOT, LocalPredictor
 from luthier.pipeline.preparing import Prepared, for_method, measurable, prepare
 from luthier.pipeline.reading import ReadingWork
-from luthier.pipeline.recorded import resolved_recipe
+from luthier.pipeline.recorded import general_of, labels_told, resolved_recipe
 from luthier.pipeline.starting import load_start, resolve_start
 from luthier.pipeline.work import TUNED, Desk
 from luthier.recipe import LoRA, ReadRecipe, Recipe, settled
@@ -189,7 +189,8 @@ def _judge_writer(
     source = Remembered(named_rows(opened.recipe))
     reading = _read_alone(opened.recipe, rows, source)
     refuse_errors(reading.findings)
-    examples = measurable(for_method(reading.dataset, opened.recipe).train)
+    dataset = for_method(reading.dataset, opened.recipe, labels_told(run))
+    examples = measurable(dataset.train)
     evaluation, seed = opened.recipe.evaluation, opened.recipe.training.seed
     scorers = scorers_of(opened.recipe, items=source.items, observe=observe)
 
@@ -208,6 +209,7 @@ def _judge_writer(
     means = open_means(evaluation, opened.recipe.runtime, observe=observe)
     preferring = judge_of(evaluation, means)
     result = conclude(examples, systems, scorers, evaluation, seed=seed, judge=preferring)
+    result = replace(result, general=general_of(run))
     return with_decision(result, scorers, evaluation, seed=seed), reading.dataset.files
 
 

@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 from luthier.data import Chat, Example, Message, Preference, Text
 from luthier.evaluation import ALONE, Prediction, Prompt
 from luthier.models import LanguageModel, Sampling, answer_losses, choice_likelihoods, generate
-from luthier.tokens import Tokenizer, encode_chat, encode_prompt, encode_text
+from luthier.tokens import Encoded, Tokenizer, encode_chat, encode_prompt, encode_text
 
 ZERO_SHOT = "prompt alone"
+QUESTIONS_AT_ONCE = 32
+"""Questions with choices whose ids are held at once."""
 
 
 def _unasked(name: str, num_tokens: int, limit: int) -> Prediction:
@@ -109,17 +111,24 @@ class LocalPredictor:
         Likelihoods are those of whole answers, their end included, as is usual for choices of like
         length.
         """
-        asked = [chat for chat in chats if chat.choices]
-        encoded = [
-            [encode_chat(self.tokenizer, _answered(chat, each), "last") for each in chat.choices]
-            for chat in asked
-        ]
-        found = choice_likelihoods(self.model, encoded, budget=self.loss_tokens)
-        picked = {}
-        for chat, own in zip(asked, found, strict=True):
-            logs = [likelihood.log for likelihood in own]
-            picked[chat.id] = chat.choices[logs.index(max(logs))]
+        asked, picked = [chat for chat in chats if chat.choices], {}
+        for start in range(0, len(asked), QUESTIONS_AT_ONCE):
+            some = asked[start : start + QUESTIONS_AT_ONCE]
+            encoded = [self._choices(chat) for chat in some]
+            found = choice_likelihoods(self.model, encoded, budget=self.loss_tokens)
+            for chat, own in zip(some, found, strict=True):
+                logs = [likelihood.log for likelihood in own]
+                if logs:
+                    picked[chat.id] = chat.choices[logs.index(max(logs))]
         return picked
+
+    def _choices(self, chat: Chat) -> list[Encoded]:
+        """A conversation with each of its choices; nothing where one is too long for the model."""
+        longest = self.tokenizer.context_length or sys.maxsize
+        found = [
+            encode_chat(self.tokenizer, _answered(chat, choice), "last") for choice in chat.choices
+        ]
+        return found if max(each.num_tokens for each in found) <= longest else []
 
     def _rejected_losses(self, examples: Sequence[Example]) -> dict[str, float | None]:
         """Id of each preference -> mean loss of its rejected answer."""

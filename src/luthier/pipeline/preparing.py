@@ -32,6 +32,7 @@ from luthier.data import (
     read_collection,
     read_dataset,
     refuse_errors,
+    told_labels,
     with_test,
 )
 from luthier.errors import DataError
@@ -48,6 +49,7 @@ from luthier.pipeline.encoding import (
     text_limit,
 )
 from luthier.pipeline.judging import scorers_of
+from luthier.pipeline.questions import encode_questions
 from luthier.pipeline.starting import cache_folder, resolve_start
 from luthier.recipe import TEXT_METHODS, Facts, ReadRecipe, Recipe, Resolved, resolve
 from luthier.runs import num_cores
@@ -103,6 +105,8 @@ class Prepared:
     """What the held-out queries search."""
     items: Mapping[str, Item] = field(default_factory=dict)
     """Fields of each held-out row by its place, for graders."""
+    told: LabelSet | None = None
+    """The labels that a model is told which learns to write them."""
 
     @property
     def recipe(self) -> Recipe:
@@ -159,7 +163,8 @@ def prepare(
         reading = with_test(reading, judged_on, recipe.data.format, source_of_rows)
     findings = list(reading.findings)
     refuse_errors(findings)
-    dataset = for_method(reading.dataset, recipe)
+    told = told_labels(reading.dataset) if recipe.method.kind == "sft" else None
+    dataset = for_method(reading.dataset, recipe, told)
     if _kind(reading.dataset) is Labelled and _kind(dataset) is Chat:
         observe(WRITES_LABELS)
     collection = _collection(dataset, recipe, findings)
@@ -175,7 +180,7 @@ def prepare(
     labels = label_set_of(dataset.train, resolved.recipe)
     scorers_of(resolved.recipe, test, labels, collection)  # some may not fit the rows
     if recipe.method.kind not in TEXT_METHODS:
-        general_set(recipe.evaluation)  # a file of one's own may hold what is no question
+        _check_questions(recipe, encoding)
     max_length = resolved.recipe.training.max_length
     assert max_length != "auto", "resolved"
     if any(split.ledger.longest > max_length for split in splits):
@@ -194,7 +199,14 @@ def prepare(
         labels,
         collection,
         _items(source_of_rows, test),
+        told,
     )
+
+
+def _check_questions(recipe: Recipe, encoding: Encoding) -> None:
+    """A file of general questions of one's own may hold what is none, or cannot be put."""
+    if isinstance(recipe.evaluation.general, Path):
+        encode_questions(encoding.tokenizer, general_set(recipe.evaluation))
 
 
 def _items(source: NamedRows | Remembered, test: Sequence[Example]) -> dict[str, Item]:
@@ -224,8 +236,11 @@ def _collection(dataset: Dataset, recipe: Recipe, findings: list[Finding]) -> Co
     return collection_of(dataset.test) if is_searched else None
 
 
-def for_method(dataset: Dataset, recipe: Recipe) -> Dataset:
-    """The dataset as the method needs it. Raises DataError when its rows are of another kind."""
+def for_method(dataset: Dataset, recipe: Recipe, told: LabelSet | None = None) -> Dataset:
+    """The dataset as the method needs it; a model that writes labels is told these.
+
+    Raises DataError when its rows are of another kind.
+    """
     kind = _kind(dataset)
     methods, is_kto = METHODS[kind], recipe.method.kind == "kto"
     if is_kto and kind is Preference:
@@ -237,7 +252,7 @@ def for_method(dataset: Dataset, recipe: Recipe) -> Dataset:
         )
         kind, methods = Rated, ("kto",)
     if recipe.method.kind == "sft" and kind is Labelled:
-        return as_conversations(dataset)
+        return as_conversations(dataset, told)
     if recipe.method.kind not in methods:
         raise DataError(
             f"holds {KINDS[kind]}, which {recipe.method.kind} cannot learn from",

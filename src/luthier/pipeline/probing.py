@@ -4,7 +4,15 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from luthier.data import Example, Finding, Labelled, RowReader, read_rows, refuse_errors
+from luthier.data import (
+    Example,
+    Finding,
+    Labelled,
+    RowReader,
+    conversations,
+    read_rows,
+    refuse_errors,
+)
 from luthier.errors import ConfigError
 from luthier.evaluation import (
     General,
@@ -18,6 +26,7 @@ from luthier.pipeline.events import Answered, Event
 from luthier.pipeline.general import Exam, Observe, start_of
 from luthier.pipeline.opened_texts import open_reader, reads_texts
 from luthier.pipeline.opening import open_model
+from luthier.pipeline.recorded import labels_told
 from luthier.pipeline.starting import resolve_start
 from luthier.pipeline.work import TUNED
 from luthier.recipe import settled
@@ -68,7 +77,13 @@ def _labels(run: Run) -> Ask:
 
 def _texts(run: Run, observe: Callable[[Event], None]) -> Ask:
     predictor = open_model(run).predictor(TUNED, observe=observe)
-    return lambda examples: [prediction.text for prediction in predictor.predict(examples)]
+    told = labels_told(run)
+
+    def ask(examples: Sequence[Example]) -> list[str]:
+        asked = list(conversations(examples, told)) if told else examples
+        return [prediction.text for prediction in predictor.predict(asked)]
+
+    return ask
 
 
 def probe_general(

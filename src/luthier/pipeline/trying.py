@@ -17,6 +17,7 @@ from typing import Any
 from luthier.data import (
     Dataset,
     Example,
+    LabelSet,
     Pair,
     as_conversations,
     example_key,
@@ -52,8 +53,11 @@ from luthier.pipeline.datasets import NamedRows, Remembered
 from luthier.pipeline.events import Event
 from luthier.pipeline.judging import judge_of
 from luthier.pipeline.means import open_means
+from luthier.pipeline.opening import find_run
 from luthier.pipeline.preparing import measurable
+from luthier.pipeline.recorded import labels_told
 from luthier.pipeline.reporting import unanswered
+from luthier.pipeline.starting import EARLIER
 from luthier.pipeline.systems import (
     Opener,
     check_system,
@@ -213,6 +217,15 @@ def _check_names(trial: Trial) -> None:
         )  # fmt: skip
 
 
+def _told(trial: Trial) -> LabelSet | None:
+    """The labels that the first of the trial's runs was told, unless training rows say others."""
+    if trial.train is not None:
+        return None
+    names = [s.model.removeprefix(EARLIER) for s in trial.systems if s.model.startswith(EARLIER)]
+    found = (labels_told(find_run(trial.runtime.workspace, name)) for name in names)
+    return next(filter(None, found), None)
+
+
 def _read(trial: Trial) -> tuple[Dataset, Mapping[str, Item], tuple[str, ...]]:
     """Rows to answer as the test split, rows to take examples from as the training split; the
     fields of those to answer, by their place; and what the report is to warn of."""
@@ -231,7 +244,7 @@ def _read(trial: Trial) -> tuple[Dataset, Mapping[str, Item], tuple[str, ...]]:
                 "has no held-out rows", where=str(trial.data), advice="luthier data split parts it"
             )
         dataset = replace(dataset, train=(), test=dataset.train)
-    dataset = as_conversations(dataset)
+    dataset = as_conversations(dataset, _told(trial))
     wrong = next((e for e in dataset.test if isinstance(e, Pair)), None)
     if wrong is not None:
         raise ConfigError(

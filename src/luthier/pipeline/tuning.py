@@ -43,6 +43,7 @@ from luthier.pipeline.opened_texts import TunedReader, open_reader, reads_texts
 from luthier.pipeline.opening import TunedModel, open_model
 from luthier.pipeline.preparing import Prepared, prepare
 from luthier.pipeline.reading import ReadingWork
+from luthier.pipeline.recorded import TOLD
 from luthier.pipeline.reporting import build_report
 from luthier.pipeline.work import Desk, Work
 from luthier.pipeline.writing import WritingWork
@@ -190,6 +191,7 @@ def _open_run(workspace: Workspace, prepared: Prepared) -> tuple[Run, bool]:
             "instructions.txt": _shared_instructions(prepared),
             LEARNT_ROWS: "\n".join(_learnt_keys(prepared)),
             "environment.json": json.dumps(capture_environment(), indent=1),
+            **({TOLD: json.dumps(asdict(prepared.told))} if prepared.told else {}),
         },
         recipe_hash=identity[0],
         data_fingerprint=identity[1],

@@ -178,6 +178,10 @@ def _end_of_turn(
     tokens: Tokenized,
 ) -> int:
     """Index after the token that ends this turn, which must be one generation stops on."""
+    if not covered[turn]:
+        raise TemplateError(
+            f"messages[{turn}] is empty", where=str(chat.place), accepted="an answer that is a text"
+        )
     first, last = covered[turn][0][0], covered[turn][-1][1]
     following = next((spans[0][0] for spans in covered[turn + 1 :] if spans), None)
     for index, (token, (start, end)) in enumerate(zip(tokens.ids, tokens.offsets, strict=True)):

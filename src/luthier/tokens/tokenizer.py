@@ -7,8 +7,8 @@ checking and previewing data never loads torch.
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -48,6 +48,8 @@ class Tokenizer:
     """Longest sequence the model was made for, in tokens, if its config says."""
     files: tuple[Path, Path | None] | None = None
     """Folder it was read from, and the chat template instead of the model's own."""
+    special: Mapping[str, str] = field(default_factory=dict)
+    """Texts of special tokens by their usual names, such as bos_token."""
 
     @classmethod
     def load(
@@ -87,6 +89,7 @@ class Tokenizer:
             pad_id=pad if isinstance(pad, int) and pad >= 0 else min(stop_ids, default=0),
             context_length=config.get("max_position_embeddings"),
             files=(folder, chat_template) if writes else None,
+            special=special,
         )
 
     @property
@@ -104,6 +107,12 @@ class Tokenizer:
         """Ids and offsets of rendered text; special tokens in it count as such, none is added."""
         encoding = self.backend.encode(str.__str__(text), add_special_tokens=False)
         return Tokenized(encoding.ids, encoding.offsets)
+
+    def encode_opening(self, text: str) -> list[int]:
+        """Ids of a text that something is to follow, after what the tokenizer begins texts with."""
+        begin = self.special.get("bos_token", "")
+        has_begun = bool(begin) and text.startswith(begin)
+        return self.backend.encode(text, add_special_tokens=not has_begun).ids
 
     def encode_documents(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of raw texts as in pre-training: what the tokenizer puts around each, and its end."""
