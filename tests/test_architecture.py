@@ -29,11 +29,13 @@ MAY_IMPORT = {
     "providers": "errors recipe data runs",
     "pipeline": "errors recipe data tokens models training evaluation review report runs curation "
     "export providers",
-    "server": "errors recipe data tokens evaluation review report runs curation providers pipeline",
+    "jobs": "errors recipe data evaluation report runs curation pipeline",
+    "server": "errors recipe data tokens evaluation review report runs curation providers pipeline "
+    "jobs",
     "web": "errors recipe data tokens evaluation review report runs curation providers pipeline "
-    "server",
+    "jobs server",
     "cli": "errors recipe data tokens evaluation review report runs curation providers pipeline "
-    "server web",
+    "jobs server web",
     "__init__": "errors recipe pipeline evaluation data runs",
 }
 TORCH_ROOMS = {"models", "training", "export"}
@@ -44,6 +46,8 @@ MAX_LINES, MAX_FUNCTION, MAX_PARAMETERS, MAX_NESTING = 500, 60, 6, 3
 EXCEPTIONS = {
     "src/luthier/cli/machine.py may not import models": "doctor reports on devices, its whole task",
     "src/luthier/cli/screen.py may not import training": "shows training events by their type",
+    "src/luthier/jobs/process.py may not import training": "tells training events by their type",
+    "src/luthier/jobs/storage.py catches Exception": "each file system of fsspec has its errors",
     "src/luthier/models/attention.py flat_attention_forward has 8 parameters": "transformers' "
     "attention interface sets them",
     "src/luthier/curation/gathering.py catches Exception": "every file system of fsspec has errors "

@@ -1,0 +1,182 @@
+"""A worker: checks new jobs, takes those that wait, takes over those whose worker is gone.
+
+Any number may run, on any machines that see the database and the storage. Each job runs in a
+process of its own (`process.py`), which an attendant looks after.
+"""
+
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import uuid4
+
+from luthier.data import read_dataset, refuse_errors
+from luthier.errors import LuthierError, StorageError
+from luthier.jobs.attendant import Attendant, Desk
+from luthier.jobs.files import Files
+from luthier.jobs.orders import order_of, without_paths
+from luthier.jobs.process import Order
+from luthier.jobs.queue import Hold, Jobs, LostHoldError
+from luthier.jobs.storage import Storage
+from luthier.jobs.tables import JobRow
+from luthier.recipe import recipe_from
+from luthier.runs import Mirror
+
+LEASE = 30.0
+"""Seconds without a beat after which a worker is thought dead."""
+
+POLL = 1.0
+"""Seconds between two looks for work."""
+
+TIDY = 600.0
+"""Seconds between two looks for contents that nobody needs."""
+
+
+@dataclass
+class _Seen:
+    """When a holder's beat was last seen to change, by this worker's own clock."""
+
+    state: tuple[int, int]
+    at: float
+
+
+@dataclass
+class Worker:
+    """Works on jobs until it is told to stop."""
+
+    jobs: Jobs
+    files: Files
+    storage: Storage
+    slots: int = 1
+    """Jobs worked on at once."""
+    lease: float = LEASE
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """For the jobs' processes."""
+    say: Callable[[str], None] = lambda text: None
+    name: str = ""
+    _attendants: dict[str, Attendant] = field(default_factory=dict)
+    _seen: dict[str, _Seen] = field(default_factory=dict)
+    _tidied: float = -TIDY
+
+    def __post_init__(self) -> None:
+        self.name = self.name or f"{socket.gethostname()[:40]}-{os.getpid()}-{uuid4().hex[:8]}"
+
+    def run(self, is_over: Callable[[], bool], pause: Callable[[float], object]) -> None:
+        """Work until `is_over`; then jobs save, and others may take them up."""
+        is_away = False
+        while not is_over():
+            try:
+                self.turn()
+                is_away = False
+            except StorageError as error:
+                if not is_away:
+                    self.say(str(error))
+                is_away = True
+            pause(POLL)
+        self.stop()
+
+    def stop(self) -> None:
+        """Let all jobs save, and wait for it."""
+        for attendant in self._attendants.values():
+            attendant.stop()
+        for attendant in self._attendants.values():
+            attendant.join()
+        self._attendants.clear()
+
+    def turn(self) -> None:
+        """Look once for what is to be done. Raises StorageError."""
+        for job_id, attendant in list(self._attendants.items()):
+            if not attendant.is_alive():
+                del self._attendants[job_id]
+                self.say(f"{job_id} is out of hand")
+        for job in self.jobs.waiting(["validating_files"]):
+            self._check(job)
+        if len(self._attendants) < self.slots:
+            self._begin_some()
+        if time.monotonic() - self._tidied > TIDY:
+            self._tidied = time.monotonic()
+            self.files.tidy()
+
+    def _begin_some(self) -> None:
+        # What was begun and has nobody comes first.
+        waiting = [*self.jobs.waiting(["running"]), *self._orphans()]
+        for job in [*waiting, *self.jobs.waiting(["queued"])]:
+            if len(self._attendants) >= self.slots:
+                return
+            self._begin(job)
+
+    def _orphans(self) -> list[JobRow]:
+        """Jobs whose worker has not beaten for so long that it must be dead."""
+        now, found = time.monotonic(), []
+        held = self.jobs.held()
+        for job in held:
+            seen = self._seen.get(job.id)
+            if seen is None or seen.state != (job.hold, job.beat):
+                self._seen[job.id] = _Seen((job.hold, job.beat), now)
+            elif now - seen.at > self.lease and job.worker != self.name:
+                found.append(job)
+        self._seen = {job.id: self._seen[job.id] for job in held}
+        return found
+
+    def _check(self, job: JobRow) -> None:
+        """Read a new job's rows, and queue it or say what is wrong."""
+        hold = self.jobs.take(job, self.name)
+        if hold is None:
+            return
+        with suppress(LostHoldError):
+            order = self._order(job)
+            try:
+                reading = read_dataset(recipe_from(order.recipe).recipe.data)
+                refuse_errors(reading.findings)
+            except StorageError:
+                raise
+            except LuthierError as error:
+                found = without_paths(str(error), order)
+                wrong = {"code": "invalid_training_file", "message": found,
+                         "param": "training_file"}  # fmt: skip
+                self.jobs.change(
+                    hold, "failed", f"The job failed: {found}",
+                    error=wrong, finished_at=self.jobs.now(),
+                )  # fmt: skip
+            else:
+                self.jobs.change(hold, "queued", "Files validated, moving job to queued state")
+            finally:
+                self.jobs.release(hold)
+
+    def _begin(self, job: JobRow) -> None:
+        hold = self.jobs.take(job, self.name)
+        if hold is None:
+            return
+        with suppress(LostHoldError):
+            if job.status == "queued" and not self.jobs.change(
+                hold, "running", "Fine-tuning job started"
+            ):
+                self.jobs.release(hold)
+                return
+            if job.status not in ("queued", "running"):  # its worker died while it was to end
+                self.jobs.release(hold)
+                return
+            self._attend(job, hold)
+
+    def _attend(self, job: JobRow, hold: Hold) -> None:
+        folder = self._workspace(job)
+        mirror = None
+        if self.storage.folder is None:
+            mirror = Mirror(f"{self.storage.url}/jobs/{job.id}", folder)
+        desk = Desk(self.jobs, self.files, folder, mirror, dict(self.environment))
+        attendant = Attendant(job, hold, self._order(job), desk)
+        self._attendants[job.id] = attendant
+        self.say(f"{job.id} is in hand")
+        attendant.start()
+
+    def _workspace(self, job: JobRow) -> Path:
+        return (self.storage.folder or self.storage.scratch) / "jobs" / job.id
+
+    def _order(self, job: JobRow) -> Order:
+        files = {"train": self.files.local(job.training_file)}
+        if job.validation_file:
+            files["validation"] = self.files.local(job.validation_file)
+        return order_of(job, files, self._workspace(job))
