@@ -13,6 +13,8 @@ settings.load_profile("luthier")
 
 Golden = Callable[[str, str], None]
 
+pytest_plugins = ("postgresql_server",)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the flag that renews golden files."""
