@@ -2,12 +2,10 @@
 
 All prompts may begin alike (a system prompt, examples): that beginning is computed and kept once.
 The rest of each prompt fills a slot of the key-value cache as one flat batch; then all slots
-advance by one token at a time, and a slot whose answer has ended is given to the next prompt. The
-engine knows token ids only. An answer does not depend on a row's neighbours, up to the rounding of
-the precision computed in: each row draws from a random generator of its own.
-
-Shapes: B slots, K key-value heads, G query heads per key-value head, P prefix tokens, L length of
-a slot, D head width, T new tokens.
+advance together, by one token and those guessed right, and a slot whose answer has ended is given
+to the next prompt. The engine knows token ids only. An answer does not depend on a row's
+neighbours, up to the rounding of the precision computed in: each row draws from a random generator
+of its own.
 """
 
 import hashlib
@@ -20,10 +18,10 @@ import torch
 from torch import Tensor
 
 from luthier.models.adapters import fixed_adapters
-from luthier.models.attention import attend
-from luthier.models.layout import FlatLayout, Scoring
+from luthier.models.cache import KeyValueCache, bytes_per_token
+from luthier.models.guessing import LOOKS_BACK, MOST_AHEAD, Guess, Guesses
 from luthier.models.loading import LanguageModel
-from luthier.models.products import quick_count, quick_products
+from luthier.models.products import likeliest, quick_counts, quick_products
 
 FILL_TOKENS = 2048
 """Prompt tokens computed at once."""
@@ -34,13 +32,8 @@ CACHE_BYTES = 512 * 2**20
 MAX_SLOTS = 128
 """Prompts answered at once; more gain nothing on a CPU."""
 
-
-def bytes_per_token(model: LanguageModel) -> int:
-    """Memory one token takes in the key-value cache, over all layers."""
-    config = model.base.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return int(2 * config.num_hidden_layers * heads * width * model.head.weight.element_size())
+SPARE = 16
+"""Places of a slot for tokens guessed behind the last one that an answer may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,137 +53,6 @@ class Generated:
     """True when the model ended the answer itself."""
 
 
-class KeyValueCache:
-    """Keys and values per layer: one shared prefix, and B slots of at most L further tokens."""
-
-    def __init__(self, num_slots: int, slot_length: int) -> None:
-        self._num_slots, self._slot_length = num_slots, slot_length
-        self._prefix: dict[int, tuple[Tensor, Tensor]] = {}
-        self._slots: dict[int, tuple[Tensor, Tensor]] = {}
-        self.lengths = torch.zeros(num_slots, dtype=torch.int64)
-        self._new_lengths: tuple[int, ...] = ()
-        self._first_slot = 0
-        self._layout: FlatLayout | None = None
-        self._new: _NewTokens | None = None
-
-    @property
-    def prefix_length(self) -> int:
-        """Tokens of the shared prefix."""
-        return next((key.shape[1] for key, _ in self._prefix.values()), 0)
-
-    def begin_prefix(self, length: int) -> None:
-        """The next run computes the shared prefix of `length` tokens."""
-        self._first_slot, self._layout = -1, FlatLayout.of((length,))
-
-    def begin_fill(self, first_slot: int, lengths: Sequence[int]) -> None:
-        """The next run computes prompts of these lengths into the slots from `first_slot` on."""
-        self._first_slot, self._new_lengths = first_slot, tuple(lengths)
-        self._layout = FlatLayout.after(self.prefix_length, lengths)
-        self.lengths[first_slot : first_slot + len(lengths)] = torch.tensor(lengths)
-
-    def begin_step(self, num_rows: int, device: torch.device) -> None:
-        """The next run computes one token for each of the first slots."""
-        self._layout, self._new = None, _NewTokens(self.lengths[:num_rows].clone(), device)
-
-    def move(self, source: int, target: int) -> None:
-        """Overwrite a slot with another."""
-        length = int(self.lengths[source])
-        for keys, values in self._slots.values():
-            keys[target, :, :length] = keys[source, :, :length]
-            values[target, :, :length] = values[source, :, :length]
-        self.lengths[target] = length
-
-    def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring
-    ) -> Tensor:
-        """Remember key and value [K, T, D]; attention of query [K, T, G, D], same shape."""
-        if self._layout is None:
-            return self._step(layer, query, key, value, scoring)
-        if self._first_slot < 0:
-            self._prefix[layer] = (key, value)
-            return attend(query, key, value, self._layout, scoring)
-        keys, values = self._slot_tensors(layer, key)
-        start = 0
-        for i, length in enumerate(self._new_lengths):
-            keys[self._first_slot + i, :, :length] = key[:, start : start + length]
-            values[self._first_slot + i, :, :length] = value[:, start : start + length]
-            start += length
-        if layer in self._prefix:
-            prefix_key, prefix_value = self._prefix[layer]
-            key = torch.cat((prefix_key, key), dim=1)
-            value = torch.cat((prefix_value, value), dim=1)
-        return attend(query, key, value, self._layout, scoring)
-
-    def _slot_tensors(self, layer: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        if layer not in self._slots:
-            shape = (self._num_slots, like.shape[0], self._slot_length, like.shape[2])
-            self._slots[layer] = (like.new_zeros(shape), like.new_zeros(shape))
-        return self._slots[layer]
-
-    def _step(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring
-    ) -> Tensor:
-        """One new token per slot: T = number of slots in use."""
-        step, (num_heads, num_rows, groups, width) = self._new, query.shape
-        assert step is not None, "begin_step comes first"
-        keys, values = self._slot_tensors(layer, key)
-        places = step.places(num_heads, self._slot_length)
-        for kept, new in ((keys, key), (values, value)):
-            kept.view(-1, width).index_copy_(0, places, new.transpose(0, 1).reshape(-1, width))
-        # Slots and heads as one axis: so a part of each slot's length is read without a copy.
-        keys, values = (x.flatten(0, 1)[: num_rows * num_heads, : step.longest]
-                        for x in (keys, values))  # fmt: skip
-        asked = query.transpose(0, 1).reshape(num_rows * num_heads, groups, width)
-        scores = torch.bmm(asked, keys.transpose(1, 2)).view(num_rows, num_heads, groups, -1)
-        if layer in self._prefix:
-            flat = query.reshape(num_heads, num_rows * groups, width)
-            shared = torch.bmm(flat, self._prefix[layer][0].transpose(1, 2))
-            shared = shared.view(num_heads, num_rows, groups, -1).transpose(0, 1)
-            scores = torch.cat((shared, scores), dim=-1)
-        prefix_length = scores.shape[-1] - step.longest
-        scores = scores.float().mul_(scoring.scale)
-        if scoring.cap is not None:
-            scores.div_(scoring.cap).tanh_().mul_(scoring.cap)
-        scores += step.mask(prefix_length, scoring.window, scores.device)
-        shares = scores.softmax(dim=-1).to(query.dtype)
-        own = shares[..., prefix_length:].reshape(num_rows * num_heads, groups, -1)
-        mixed = torch.bmm(own, values).view(num_rows, num_heads, groups, width).transpose(0, 1)
-        if prefix_length:
-            flat = shares[..., :prefix_length].transpose(0, 1).reshape(num_heads, -1, prefix_length)
-            mixed = mixed + torch.bmm(flat, self._prefix[layer][1]).view_as(mixed)
-        return mixed
-
-
-class _NewTokens:
-    """Where one new token per slot goes, and what it sees: the same in all layers alike."""
-
-    def __init__(self, positions: Tensor, device: torch.device) -> None:
-        self._positions, self._device = positions, device
-        self.longest = int(positions.max()) + 1
-        self._masks: dict[tuple[int, int | None], Tensor] = {}
-        self._places: dict[int, Tensor] = {}
-
-    def places(self, num_heads: int, slot_length: int) -> Tensor:
-        """Rows [B * K] of a cache [B * K * L, D] that the new tokens fill."""
-        if num_heads not in self._places:
-            slots = torch.arange(len(self._positions))[:, None] * num_heads
-            lines = slots + torch.arange(num_heads)
-            found = lines * slot_length + self._positions[:, None]
-            self._places[num_heads] = found.flatten().to(self._device)
-        return self._places[num_heads]
-
-    def mask(self, prefix_length: int, window: int | None, device: torch.device) -> Tensor:
-        """0 for each key [B, 1, 1, P + L] that a new token sees, else -inf; float32."""
-        if (prefix_length, window) not in self._masks:
-            num_keys = prefix_length + self.longest
-            # Distance of each key behind the new token; negative lies ahead.
-            behind = prefix_length + self._positions[:, None] - torch.arange(num_keys)
-            unseen = behind < 0 if window is None else (behind < 0) | (behind >= window)
-            mask = torch.zeros(unseen.shape).masked_fill_(unseen, -torch.inf)
-            self._masks[prefix_length, window] = mask[:, None, None].to(device)
-        return self._masks[prefix_length, window]
-
-
 @torch.inference_mode()
 def generate(
     model: LanguageModel,
@@ -200,16 +62,18 @@ def generate(
     stop_ids: Collection[int],
     num_slots: int | None = None,
     sampling: Sampling | None = None,
+    most_ahead: int = MOST_AHEAD,
     observe: Callable[[int], None] = lambda finished: None,
 ) -> list[Generated]:
     """The answer to each prompt, in the order given: greedy, or drawn with `sampling`.
 
-    `num_slots` prompts are answered at once, by default as many as CACHE_BYTES holds; `observe`
-    is told how many are finished.
+    `num_slots` prompts are answered at once, by default as many as CACHE_BYTES holds; at most
+    `most_ahead` tokens are guessed ahead, which answers do not depend on; `observe` is told how
+    many are finished.
     """
     if not prompts:
         return []
-    limits = _Limits(max_new_tokens, frozenset(stop_ids), sampling)
+    limits = _Limits(max_new_tokens, frozenset(stop_ids), sampling, most_ahead)
     if model.padded_because:
         return _generate_plainly(model, prompts, limits, observe)
     if num_slots is None:
@@ -226,6 +90,7 @@ class _Limits:
     max_new_tokens: int
     stop_ids: frozenset[int]
     sampling: Sampling | None
+    most_ahead: int
 
     def generator(self, row: int) -> torch.Generator:
         """Of a row's own luck."""
@@ -275,14 +140,15 @@ class _Batch:
         self.prefix = _common_prefix(prompts)
         self.num_slots = min(num_slots, len(prompts))
         longest = max(len(prompt) for prompt in prompts) - self.prefix
-        room = quick_count(self.num_slots, model.head.weight)
-        self.cache = KeyValueCache(room, longest + limits.max_new_tokens)
+        self.cache = KeyValueCache(self.num_slots, longest + limits.max_new_tokens + SPARE)
         # Prompts of like length stand together, so that slots fill and end together.
         self.pending = deque(sorted(range(len(prompts)), key=lambda i: len(prompts[i])))
         self.active: list[int] = []
         self.answers = [Generated() for _ in prompts]
         rows = range(len(prompts)) if limits.sampling else ()
         self.luck = [limits.generator(row) for row in rows]
+        self.guesses = Guesses()
+        self.guesses.learn(prompts[0][: self.prefix])
 
     def run(self, observe: Callable[[int], None]) -> list[Generated]:
         if self.prefix:
@@ -321,45 +187,77 @@ class _Batch:
         ends = torch.tensor([len(rest) for rest in rests], device=hidden.device).cumsum(0) - 1
         first = len(self.active)
         self.active += rows
-        self._take(first, hidden[ends])
+        for row in rows if self.limits.most_ahead else ():
+            self.guesses.learn(self.prompts[row], self.prefix)
+        self._take(first, hidden[ends], [Guess() for _ in rows])
 
     def _step(self) -> None:
-        """One more token for every active slot."""
-        tokens = [self.answers[i].ids[-1] for i in self.active]
-        # Slots that nobody reads are computed, too, where so many are faster.
-        idle = quick_count(len(tokens), self.model.head.weight) - len(tokens)
-        self.cache.lengths[len(tokens) : len(tokens) + idle] = 0
-        positions = (self.cache.lengths[: len(tokens) + idle] + self.prefix).tolist()
-        self.cache.begin_step(len(positions), self.model.device)
-        hidden = self._forward(tokens + [0] * idle, positions)
-        self.cache.lengths[: len(self.active)] += 1
-        self._take(0, hidden)
+        """At least one more token for every active slot."""
+        contexts = [self._context(row) for row in self.active]
+        most = len(contexts) * (1 + self.limits.most_ahead)
+        totals = quick_counts(len(contexts), most, self.model.head.weight)
+        guesses = self.guesses.ahead(contexts, totals, self.limits.most_ahead)
+        kept = self.cache.lengths[: len(self.active)].tolist()
+        ids: list[int] = []
+        positions: list[int] = []
+        for context, guess, length in zip(contexts, guesses, kept, strict=True):
+            ids += [context[-1], *guess.ids]
+            first = self.prefix + length
+            positions += range(first, first + 1 + len(guess.ids))
+        self.cache.begin_step([1 + len(guess.ids) for guess in guesses], self.model.device)
+        self._take(0, self._forward(ids, positions), guesses)
 
-    def _take(self, first_slot: int, hidden: Tensor) -> None:
-        """Append a token to each row; free the slots of answers that have ended.
+    def _context(self, row: int) -> Sequence[int]:
+        """The last tokens of a row, enough to guess the next."""
+        ends = (*self.prompts[row][-LOOKS_BACK:], *self.answers[row].ids[-LOOKS_BACK:])
+        return ends[-LOOKS_BACK:]
 
-        There may be more hidden states than active slots.
+    def _take(self, first_slot: int, hidden: Tensor, guesses: Sequence[Guess]) -> None:
+        """Append what the model chose to each row; free the slots of answers that have ended.
+
+        The hidden states are those of each slot's newest token and of the tokens guessed.
         """
-        rows = self.active[first_slot : first_slot + len(hidden)]
-        tokens = self._choose(self.model.logits(hidden)[: len(rows)], rows)
-        for slot in reversed(range(first_slot, first_slot + len(tokens))):
-            answer, token = self.answers[self.active[slot]], tokens[slot - first_slot]
+        choose, start = self._chooser(self.model.logits(hidden)), 0
+        ended = []
+        for slot, guess in enumerate(guesses, start=first_slot):
+            row = self.active[slot]
+            end = start + 1 + len(guess.ids)
+            if self._settle(row, guess, choose, range(start, end)):
+                ended.append(slot)
+            start = end
+            # The newest token is not in the cache yet, nor is what was guessed wrongly any more.
+            length = len(self.prompts[row]) - self.prefix + len(self.answers[row].ids) - 1
+            self.cache.lengths[slot] = length
+        for slot in reversed(ended):
+            self._free(slot)
+
+    def _settle(
+        self, row: int, guess: Guess, choose: Callable[[int, int], int], places: range
+    ) -> bool:
+        """Append tokens to a row's answer while guesses are right; True when it has ended."""
+        answer, context = self.answers[row], self._context(row)
+        settled: list[int] = []
+        for ahead, place in zip((*guess.ids, None), places, strict=True):
+            token = choose(place, row)
+            settled.append(token)
             if token in self.limits.stop_ids:
                 answer.stopped = True
             else:
                 answer.ids.append(token)
-            if answer.stopped or len(answer.ids) == self.limits.max_new_tokens:
-                self._free(slot)
+            if answer.stopped or len(answer.ids) == self.limits.max_new_tokens or token != ahead:
+                break
+        if self.limits.most_ahead:
+            self.guesses.judge(guess, settled)
+            self.guesses.learn([*context, *settled], len(context))
+        return answer.stopped or len(answer.ids) == self.limits.max_new_tokens
 
-    def _choose(self, logits: Tensor, rows: Sequence[int]) -> list[int]:
-        """A token for each row of logits [B, V]: the likeliest, or one drawn by the row's luck."""
+    def _chooser(self, logits: Tensor) -> Callable[[int, int], int]:
+        """Chooses a token by logits [T, V] at t for a row: the likeliest, or by its own luck."""
         if self.limits.sampling is None:
-            return [int(token) for token in logits.argmax(dim=-1).tolist()]
+            best = likeliest(logits).tolist()
+            return lambda t, row: int(best[t])
         shares = (logits.float() / self.limits.sampling.temperature).softmax(dim=-1).cpu()
-        return [
-            int(own.multinomial(1, generator=self.luck[row]))
-            for own, row in zip(shares, rows, strict=True)
-        ]
+        return lambda t, row: int(shares[t].multinomial(1, generator=self.luck[row]))
 
     def _free(self, slot: int) -> None:
         last = len(self.active) - 1
