@@ -28,6 +28,7 @@ from luthier.models.blocks import blocks_of, last_blocks, text_part
 from luthier.models.joint import Joint, join_layers
 from luthier.models.lean import Adapted, adapted_linears
 from luthier.models.loading import LanguageModel
+from luthier.models.products import is_quick, product
 from luthier.models.rounding import round_evenly
 from luthier.recipe import Embeddings, Full, LastLayers, LoRA, Tuning, settled
 
@@ -57,6 +58,8 @@ class LeanLoraLinear(LoraLinear):
         inner, plain = functional.linear(self.lora_dropout[name](x), down), self._plain()
         if plain is None:
             return cast(Tensor, self.base_layer(x) + functional.linear(inner, up))
+        if is_quick(x, plain[0]):
+            return product(x, *plain) + product(inner, up)
         output = Adapted(*plain, down, up).output(x.flatten(0, -2), inner.flatten(0, -2))
         return output.view(*x.shape[:-1], -1)
 

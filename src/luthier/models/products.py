@@ -29,9 +29,9 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     From FEW rows on the result is laid out by columns, and so is what the next layer makes of it.
     """
-    num_rows = x.numel() // x.shape[-1]
-    if not _is_quick(x, weight) or torch.is_grad_enabled() or not 2 < num_rows <= MOST_ROWS:
+    if not is_quick(x, weight):
         return functional.linear(x, weight, bias)
+    num_rows = x.numel() // x.shape[-1]
     rows, blocks = x.reshape(num_rows, -1), weight.view(-1, BLOCK, weight.shape[1])
     if num_rows < FEW:
         found = torch.bmm(rows.expand(len(blocks), -1, -1), blocks.transpose(1, 2))
@@ -64,9 +64,12 @@ def quick_counts(least: int, most: int, like: Tensor) -> Sequence[int]:
     return [n for n in counts if n <= FEW or n % FEW == 0 or n > MOST_ROWS]
 
 
-def _is_quick(x: Tensor, weight: Tensor) -> bool:
+def is_quick(x: Tensor, weight: Tensor) -> bool:
+    """Whether `product` takes x [..., I] and W [O, I] in blocks."""
     is_plain = x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu"
-    return is_plain and weight.shape[0] % BLOCK == 0 and weight.is_contiguous()
+    is_few = 2 < x.numel() // x.shape[-1] <= MOST_ROWS
+    is_whole = weight.shape[0] % BLOCK == 0 and weight.is_contiguous()
+    return is_plain and is_few and is_whole and not torch.is_grad_enabled()
 
 
 @contextmanager
@@ -93,6 +96,6 @@ def _product_of(layer: nn.Linear, x: Tensor) -> Tensor:
 def _columns_of(layer: nn.Embedding, ids: Tensor) -> Tensor:
     """Laid out by columns where products are: what layers add to it comes to lie as it does."""
     found = nn.Embedding.forward(layer, ids)
-    if FEW <= ids.numel() <= MOST_ROWS and _is_quick(found, layer.weight):
+    if ids.numel() >= FEW and is_quick(found, layer.weight):
         return found.flatten(0, -2).t().contiguous().t().view_as(found)
     return found
