@@ -11,12 +11,12 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from hypothesis import given
 from hypothesis import strategies as st
-from service import Service
 
 from luthier.errors import JobError
 from luthier.jobs import LAYOUT, LostHoldError
 from luthier.jobs.states import LEADS_TO, OVER
 from luthier.jobs.tables import EventRow, Table
+from own_service import Service
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

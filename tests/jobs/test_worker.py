@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-from service import Service, chats, work_until
 
 from luthier.jobs import Worker
 from luthier.jobs.process import GRACE
 from luthier.jobs.tables import JobRow
+from own_service import Service, chats, work_until
 
 
 def test_a_job_becomes_a_model(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import sys
 import time
 from pathlib import Path
 
-from service import Service
+from own_service import Service
 
 if __name__ == "__main__":
     folder, url, lease = sys.argv[1:]

@@ -25,6 +25,7 @@ from luthier.cli import (
     review,
     runs,
     search,
+    serving,
     talk,
     train,
     use,
@@ -90,6 +91,9 @@ data.app.command("browse")(browse.browse)
 app.add_typer(data.app, name="data")
 app.add_typer(runs.app, name="runs")
 app.add_typer(recipe.app, name="recipe")
+app.command("serve")(serving.serve)
+app.command("worker")(serving.worker)
+app.add_typer(serving.keys, name="keys")
 app.command("doctor")(machine.doctor)
 
 __all__ = ["app", "main"]

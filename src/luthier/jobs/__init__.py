@@ -6,21 +6,28 @@ and nothing else.
 
 from luthier.jobs.files import Files
 from luthier.jobs.ids import new_id
+from luthier.jobs.keys import Keys
+from luthier.jobs.models import Models
 from luthier.jobs.queue import Hold, Jobs, LostHoldError
-from luthier.jobs.service import LAYOUT, open_database
+from luthier.jobs.service import LAYOUT, Service, open_database
 from luthier.jobs.states import OVER, Status
 from luthier.jobs.storage import Storage
+from luthier.jobs.uploads import Uploads
 from luthier.jobs.worker import Worker
 
 __all__ = [
     "Files",
     "Hold",
     "Jobs",
+    "Keys",
     "LAYOUT",
     "LostHoldError",
+    "Models",
     "OVER",
+    "Service",
     "Status",
     "Storage",
+    "Uploads",
     "Worker",
     "new_id",
     "open_database",

@@ -112,6 +112,11 @@ class Jobs:
             )
         return self._page(JobRow, wanted, after, limit)
 
+    def count(self) -> dict[str, int]:
+        """Jobs in each state."""
+        query = select(JobRow.status, func.count()).group_by(JobRow.status)
+        return self._read(lambda s: {row[0]: row[1] for row in s.execute(query)})
+
     def events(self, job_id: str, after: str | None, limit: int) -> tuple[Sequence[EventRow], bool]:
         """The newest events of a job before `after`, and whether there are more."""
         return self._page(EventRow, [EventRow.job_id == job_id], after, limit)

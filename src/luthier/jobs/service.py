@@ -1,7 +1,13 @@
-"""The service's database, by URL."""
+"""A service: what its database and its storage hold."""
 
 from pathlib import Path
 
+from luthier.jobs.files import Files
+from luthier.jobs.keys import Keys
+from luthier.jobs.models import Models
+from luthier.jobs.queue import Jobs
+from luthier.jobs.storage import Storage
+from luthier.jobs.uploads import Uploads
 from luthier.runs.database import Database, Layout
 
 LAYOUT = Layout(
@@ -20,3 +26,27 @@ def open_database(url: str, workspace: Path) -> Database:
         workspace.mkdir(parents=True, exist_ok=True)
         url = f"sqlite:///{workspace / 'service.db'}"
     return Database(url, LAYOUT)
+
+
+class Service:
+    """What servers and workers share."""
+
+    def __init__(self, database: Database, storage: Storage) -> None:
+        self.database, self.storage = database, storage
+        self.jobs = Jobs(database)
+        self.files = Files(database, storage)
+        self.uploads = Uploads(database, storage, self.files)
+        self.keys = Keys(database)
+        self.models = Models(database)
+
+    @classmethod
+    def at(cls, workspace: Path, database: str = "", storage: str = "") -> "Service":
+        """The service of a folder, or of a database and a storage by URL.
+
+        Raises ConfigError, StorageError.
+        """
+        folder = workspace.absolute()
+        return cls(
+            open_database(database, folder),
+            Storage(storage or str(folder / "storage"), folder / "scratch"),
+        )

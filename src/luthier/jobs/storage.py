@@ -4,6 +4,7 @@ A name is made by us, never by a client. What is kept appears whole or not at al
 renamed into its place, an object is put at once.
 """
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,6 +41,18 @@ class Storage:
         self.scratch = scratch
         """For what is not whole yet, and for copies."""
         self._guarded(lambda: scratch.mkdir(parents=True, exist_ok=True))
+
+    def check(self) -> None:
+        """Raise StorageError where nothing could be kept now."""
+
+        def look() -> None:
+            if self.folder is None:
+                self._remote.invalidate_cache()
+                self._remote.exists(self._root)
+            elif not (self.folder.is_dir() and os.access(self.folder, os.W_OK)):
+                raise NotADirectoryError(f"{self.folder} is no folder that can be written to")
+
+        self._guarded(look)
 
     def keep(self, name: str, source: Path) -> None:
         """Move a file of this machine here. Raises StorageError."""

@@ -2,13 +2,13 @@
 
 import json
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
 
-from luthier.jobs import Files, Jobs, Storage, Worker, open_database
+from luthier import jobs
+from luthier.jobs import Storage, Worker, open_database
 from luthier.jobs.tables import JobRow, ModelRow
 from tiny import write_model
 
@@ -20,18 +20,13 @@ QUICK = {
 THREADS = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
-@dataclass
-class Service:
-    """What servers and workers share."""
+class Service(jobs.Service):
+    """What servers and workers share, and what tests do with it."""
 
-    folder: Path
-    url: str = ""
-
-    def __post_init__(self) -> None:
-        self.database = open_database(self.url, self.folder)
-        self.storage = Storage(str(self.folder / "storage"), self.folder / "scratch")
-        self.jobs = Jobs(self.database)
-        self.files = Files(self.database, self.storage)
+    def __init__(self, folder: Path, url: str = "") -> None:
+        storage = Storage(str(folder / "storage"), folder / "scratch")
+        super().__init__(open_database(url, folder), storage)
+        self.folder = folder
 
     def worker(self, **settings: Any) -> Worker:
         return Worker(self.jobs, self.files, self.storage, environment=THREADS, **settings)
