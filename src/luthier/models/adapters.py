@@ -97,6 +97,19 @@ class LeanLoraLinear(LoraLinear):
             self._kept = (down, up)
         return down, up
 
+    def matrices(self) -> tuple[Tensor, Tensor]:
+        """A [R, I], and B [O, R] times its scale. Raises ModelError where it is not so plain."""
+        name = self._only()
+        if name is None or self._plain() is None:
+            raise ModelError("an adapter of this kind cannot be taken apart")
+        down, up = self._matrices(name, self._plain_dtype())
+        return down.detach().clone(), up.detach().clone()
+
+    def _plain_dtype(self) -> torch.dtype:
+        plain = self._plain()
+        assert plain is not None, "asked before"
+        return plain[0].dtype
+
     def keep_matrices(self, keeps: bool) -> None:
         """Convert the matrices once and keep them, or convert them at every call again."""
         self._keeps, self._kept = keeps, None

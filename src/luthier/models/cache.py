@@ -50,21 +50,33 @@ class KeyValueCache:
         self._layout = FlatLayout.after(self.prefix_length, lengths)
         self.lengths[first_slot : first_slot + len(lengths)] = torch.tensor(lengths)
 
-    def begin_step(self, counts: Sequence[int], device: torch.device) -> None:
-        """The next run computes so many further tokens for each of the first slots.
+    def begin_step(self, counts: Sequence[int], device: torch.device, first_slot: int = 0) -> None:
+        """The next run computes so many further tokens for each of the slots from `first_slot` on.
 
         They count as kept only when `lengths` is raised; else the next ones take their places.
         """
-        self._layout = None
-        self._new = _NewTokens(self.lengths[: len(counts)], torch.tensor(counts), device)
+        self._layout, self._first_slot = None, first_slot
+        kept = self.lengths[first_slot : first_slot + len(counts)]
+        self._new = _NewTokens(kept, torch.tensor(counts), device)
 
     def move(self, source: int, target: int) -> None:
         """Overwrite a slot with another."""
         length = int(self.lengths[source])
+        self.copy(source, target, length)
+        self.lengths[target] = length
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Overwrite the beginning of a slot with another's."""
         for keys, values in self._slots.values():
             keys[target, :, :length] = keys[source, :, :length]
             values[target, :, :length] = values[source, :, :length]
-        self.lengths[target] = length
+
+    def swap(self, a: int, b: int) -> None:
+        """Let two slots change places."""
+        length = int(self.lengths[[a, b]].max())
+        for kept in (x for pair in self._slots.values() for x in pair):
+            kept[[a, b], :, :length] = kept[[b, a], :, :length]
+        self.lengths[[a, b]] = self.lengths[[b, a]]
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring
@@ -100,6 +112,7 @@ class KeyValueCache:
         step, (num_heads, num_tokens, groups, width) = self._new, query.shape
         assert step is not None, "begin_step comes first"
         keys, values = self._slot_tensors(layer, key)
+        keys, values = keys[self._first_slot :], values[self._first_slot :]
         places = step.places(num_heads, self._slot_length)
         for kept, new in ((keys, key), (values, value)):
             kept.view(-1, width).index_copy_(0, places, new.transpose(0, 1).reshape(-1, width))
