@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -63,17 +64,30 @@ def running(model: LanguageModel, **settings: Any) -> Iterator[Engine]:
         engine.close()
 
 
-def said(answer: Answer) -> tuple[list[Piece], End]:
+Told = SimpleQueue[Any]
+
+
+def submit(engine: Engine, asked: Asked) -> "Asking":
+    told: Told = SimpleQueue()
+    return Asking(engine.submit(asked, told.put), told)
+
+
+class Asking(NamedTuple):
+    answer: Answer
+    told: Told
+
+
+def said(asking: Asking) -> tuple[list[Piece], End]:
     pieces = []
-    while isinstance(told := answer.told.get(timeout=60), Piece):
+    while isinstance(told := asking.told.get(timeout=60), Piece):
         pieces.append(told)
     if isinstance(told, Exception):
         raise told
     return pieces, told
 
 
-def ids_of(answer: Answer) -> list[int]:
-    return [piece.id for piece in said(answer)[0]]
+def ids_of(asking: Asking) -> list[int]:
+    return [piece.id for piece in said(asking)[0]]
 
 
 def plain(model: LanguageModel, prompt: list[int], most: int, stop_ids: Any = ()) -> list[int]:
@@ -89,7 +103,7 @@ def test_answers_are_those_of_generate(model: LanguageModel) -> None:
     with running(model) as engine:
         for _ in range(2):  # the second time their beginnings are known
             asked = [Asked(prompt, 12, frozenset({stop}), choosing=GREEDY) for prompt in PROMPTS]
-            answers = [engine.submit(one) for one in asked]
+            answers = [submit(engine, one) for one in asked]
             for answer, ids in zip(answers, wanted, strict=True):
                 pieces, end = said(answer)
                 assert [piece.id for piece in pieces] == ids
@@ -101,15 +115,15 @@ def test_what_begins_alike_is_computed_once(model: LanguageModel) -> None:
     answer = plain(model, prompt, 6)
     further = [*prompt, *answer, 7, 8]
     with running(model) as engine:
-        assert said(engine.submit(Asked(prompt, 6, choosing=GREEDY)))[1].num_cached == 0
-        pieces, end = said(engine.submit(Asked(further, 6, choosing=GREEDY)))
+        assert said(submit(engine, Asked(prompt, 6, choosing=GREEDY)))[1].num_cached == 0
+        pieces, end = said(submit(engine, Asked(further, 6, choosing=GREEDY)))
         assert end.num_cached == len(prompt) + 5, "the answer's last token was never computed"
         assert [piece.id for piece in pieces] == plain(model, further, 6)
         # Of one that is being answered, what it has so far.
-        slow = engine.submit(Asked(prompt, 30, choosing=GREEDY))
+        slow = submit(engine, Asked(prompt, 30, choosing=GREEDY))
         assert isinstance(slow.told.get(timeout=60), Piece)
         other = [*prompt[:20], 5, 6]
-        pieces, end = said(engine.submit(Asked(other, 6, choosing=GREEDY)))
+        pieces, end = said(submit(engine, Asked(other, 6, choosing=GREEDY)))
         assert end.num_cached == 20
         assert [piece.id for piece in pieces] == plain(model, other, 6)
 
@@ -155,7 +169,7 @@ def test_rows_of_a_batch_have_adapters_of_their_own(
         assert engine.adapters.num_bytes("a") > engine.adapters.num_bytes("b") > 0
         for _ in range(2):
             answers = {
-                (name, i): engine.submit(Asked(PROMPTS[i], 10, adapter=name, choosing=GREEDY))
+                (name, i): submit(engine, Asked(PROMPTS[i], 10, adapter=name, choosing=GREEDY))
                 for name, i in wanted
             }
             assert {key: ids_of(answer) for key, answer in answers.items()} == wanted
@@ -172,7 +186,7 @@ def test_adapters_that_cannot_be_mixed_are_refused(
             with pytest.raises(ModelError):
                 engine.do(lambda wrong=wrong: engine.adapters.add("x", wrong))  # type: ignore[misc]
         assert not engine.adapters.names
-        assert ids_of(engine.submit(Asked(PROMPTS[0], 5, choosing=GREEDY))) == plain(
+        assert ids_of(submit(engine, Asked(PROMPTS[0], 5, choosing=GREEDY))) == plain(
             llama, PROMPTS[0], 5
         )
 
@@ -180,12 +194,12 @@ def test_adapters_that_cannot_be_mixed_are_refused(
 def test_a_seed_makes_an_answer_again_whoever_else_asks(llama: LanguageModel) -> None:
     drawn = Choosing(temperature=1.0, seed=5)
     with running(llama) as engine:
-        alone = ids_of(engine.submit(Asked(PROMPTS[1], 12, choosing=drawn)))
-        others = [engine.submit(Asked(prompt, 12)) for prompt in PROMPTS]
-        again = engine.submit(Asked(PROMPTS[1], 12, choosing=drawn))
+        alone = ids_of(submit(engine, Asked(PROMPTS[1], 12, choosing=drawn)))
+        others = [submit(engine, Asked(prompt, 12)) for prompt in PROMPTS]
+        again = submit(engine, Asked(PROMPTS[1], 12, choosing=drawn))
         assert ids_of(again) == alone
         assert len({tuple(ids_of(other)) for other in others}) == len(PROMPTS)
-        unseeded = [ids_of(engine.submit(Asked(PROMPTS[1], 12))) for _ in range(2)]
+        unseeded = [ids_of(submit(engine, Asked(PROMPTS[1], 12))) for _ in range(2)]
         assert unseeded[0] != unseeded[1]
 
 
@@ -194,15 +208,15 @@ def test_without_guesses_the_same_is_drawn(llama: LanguageModel) -> None:
     found = []
     for most_ahead in (0, 8):
         with running(llama, most_ahead=most_ahead) as engine:
-            found.append([ids_of(answer) for answer in [engine.submit(one) for one in asked]])
+            found.append([ids_of(answer) for answer in [submit(engine, one) for one in asked]])
     assert found[0] == found[1]
 
 
 def test_log_likelihoods_are_the_models_own(llama: LanguageModel) -> None:
     with running(llama) as engine:
         choosing = Choosing(temperature=2.0, seed=1)
-        pieces, _ = said(engine.submit(Asked(PROMPTS[0], 6, choosing=choosing, num_logprobs=3)))
-        none, _ = said(engine.submit(Asked(PROMPTS[0], 2, choosing=GREEDY)))
+        pieces, _ = said(submit(engine, Asked(PROMPTS[0], 6, choosing=choosing, num_logprobs=3)))
+        none, _ = said(submit(engine, Asked(PROMPTS[0], 2, choosing=GREEDY)))
     assert none[0].logprob is None
     ids = [*PROMPTS[0], *(piece.id for piece in pieces)]
     llama.base.set_attn_implementation("eager")
@@ -230,7 +244,7 @@ def test_tokens_are_chosen_as_asked(
     llama: LanguageModel, choosing: Choosing, holds: Callable[[list[int]], bool]
 ) -> None:
     with running(llama) as engine:
-        ids = ids_of(engine.submit(Asked(PROMPTS[0], 20, choosing=choosing)))
+        ids = ids_of(submit(engine, Asked(PROMPTS[0], 20, choosing=choosing)))
     assert len(ids) == 20
     assert holds(ids)
 
@@ -238,19 +252,19 @@ def test_tokens_are_chosen_as_asked(
 def test_a_small_top_p_leaves_the_likeliest(llama: LanguageModel) -> None:
     with running(llama) as engine:
         drawn = Choosing(temperature=1.0, top_p=1e-6, seed=1)
-        ids = ids_of(engine.submit(Asked(PROMPTS[0], 12, choosing=drawn)))
+        ids = ids_of(submit(engine, Asked(PROMPTS[0], 12, choosing=drawn)))
     assert ids == plain(llama, PROMPTS[0], 12)
 
 
 def test_who_does_not_wait_frees_the_slot(llama: LanguageModel) -> None:
     with running(llama, num_slots=1, context=4000) as engine:
-        endless = engine.submit(Asked(PROMPTS[0], 3000, choosing=GREEDY))
-        given_up = engine.submit(Asked(PROMPTS[2], 3000, choosing=GREEDY))
-        waiting = engine.submit(Asked(PROMPTS[1], 4, choosing=GREEDY))
+        endless = submit(engine, Asked(PROMPTS[0], 3000, choosing=GREEDY))
+        given_up = submit(engine, Asked(PROMPTS[2], 3000, choosing=GREEDY))
+        waiting = submit(engine, Asked(PROMPTS[1], 4, choosing=GREEDY))
         endless.told.get(timeout=60)
         assert (engine.num_active, engine.num_waiting) == (1, 2)
-        given_up.cancel()
-        endless.cancel()
+        given_up.answer.cancel()
+        endless.answer.cancel()
         assert ids_of(waiting) == plain(llama, PROMPTS[1], 4)
         assert said(endless)[1].reason == "cancelled"
         assert said(given_up) == ([], End("cancelled"))
@@ -258,7 +272,7 @@ def test_who_does_not_wait_frees_the_slot(llama: LanguageModel) -> None:
 
 def test_an_engine_that_ends_tells_who_waits(llama: LanguageModel) -> None:
     engine = Engine(llama, num_slots=1, context=4000)
-    answers = [engine.submit(Asked(PROMPTS[0], 3000, choosing=GREEDY)) for _ in range(3)]
+    answers = [submit(engine, Asked(PROMPTS[0], 3000, choosing=GREEDY)) for _ in range(3)]
     answers[0].told.get(timeout=60)
     engine.close()
     assert [said(answer)[1].reason for answer in answers] == ["cancelled"] * 3
@@ -276,15 +290,15 @@ def test_an_error_reaches_who_asked_and_nobody_else(
 
         monkeypatch.setattr(engine.model, "run", failing)
         with pytest.raises(RuntimeError, match="out of memory"):
-            said(engine.submit(Asked(PROMPTS[0], 4, choosing=GREEDY)))
-        assert ids_of(engine.submit(Asked(PROMPTS[0], 4, choosing=GREEDY))) == plain(
+            said(submit(engine, Asked(PROMPTS[0], 4, choosing=GREEDY)))
+        assert ids_of(submit(engine, Asked(PROMPTS[0], 4, choosing=GREEDY))) == plain(
             llama, PROMPTS[0], 4
         )
 
 
 def test_nothing_to_do_takes_no_time(llama: LanguageModel) -> None:
     with running(llama) as engine:
-        said(engine.submit(Asked(PROMPTS[0], 4)))
+        said(submit(engine, Asked(PROMPTS[0], 4)))
         before = os.times()
         time.sleep(1)
         after = os.times()
@@ -294,7 +308,7 @@ def test_nothing_to_do_takes_no_time(llama: LanguageModel) -> None:
 def test_draws_follow_the_probabilities(llama: LanguageModel) -> None:
     with running(llama, num_slots=8) as engine:
         answers = [
-            engine.submit(Asked(PROMPTS[0], 1, choosing=Choosing(2.0, seed=n))) for n in range(400)
+            submit(engine, Asked(PROMPTS[0], 1, choosing=Choosing(2.0, seed=n))) for n in range(400)
         ]
         counts = torch.bincount(torch.tensor([ids_of(a)[0] for a in answers]), minlength=259)
     (other,) = [generate(llama, [PROMPTS[0]] * 400, max_new_tokens=1, stop_ids=(),

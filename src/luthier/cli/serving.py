@@ -88,6 +88,8 @@ def serve(
 
     from luthier.jobs import Service
     from luthier.jobs.naming import alias_of
+    from luthier.pipeline import Answering
+    from luthier.recipe import Runtime
     from luthier.server import Base, Settings, create_app
 
     bases = [Base(*text.split("=", 1)) if "=" in text else Base(alias_of(text), text)
@@ -102,8 +104,8 @@ def serve(
     if not no_key and not service.keys.list():
         out.print("There is no key yet; make one with: luthier keys create NAME", markup=False)
     config = uvicorn.Config(
-        create_app(service, settings), host=host, port=port, log_config=None, access_log=False,
-        server_header=False, timeout_graceful_shutdown=GRACE,
+        create_app(service, settings, Answering(Runtime())), host=host, port=port,
+        log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=GRACE,
     )  # fmt: skip
     # Addresses go by the environment: they may hold a password, and `ps` shows arguments.
     os.environ |= {"LUTHIER_DATABASE": database, "LUTHIER_STORAGE": storage}

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         save_encoder,
     )
     from luthier.models.encoders import Encoder, encoder_outline, load_encoder
+    from luthier.models.engine import Answer, Asked, Choosing, End, Engine, Piece, Told
     from luthier.models.flat import FlatBatch, pack
     from luthier.models.generation import Generated, Sampling, generate
     from luthier.models.head import Head, HeadLoss, head_loss
@@ -71,6 +72,7 @@ _MODULES = {
         "save_encoder",
     ),
     "encoders": ("Encoder", "encoder_outline", "load_encoder"),
+    "engine": ("Answer", "Asked", "Choosing", "End", "Engine", "Piece", "Told"),
     "flat": ("FlatBatch", "pack"),
     "generation": ("Generated", "Sampling", "generate"),
     "head": ("Head", "HeadLoss", "head_loss"),
@@ -85,7 +87,12 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "LABELS_FILE",
+    "Answer",
+    "Asked",
+    "Choosing",
     "Devices",
+    "End",
+    "Engine",
     "Encoder",
     "FlatBatch",
     "Generated",
@@ -93,7 +100,9 @@ __all__ = [
     "HeadLoss",
     "LanguageModel",
     "ModelFolder",
+    "Piece",
     "Pooling",
+    "Told",
     "TrainedWeights",
     "Sampling",
     "Sizes",

@@ -92,12 +92,14 @@ class End:
     """Tokens of the prompt that need not be computed."""
 
 
-class Answer:
-    """What comes of a request: pieces, then an end or an error."""
+Told = Piece | End | Exception
 
-    def __init__(self, asked: Asked) -> None:
-        self.asked = asked
-        self.told: queue.SimpleQueue[Piece | End | Exception] = queue.SimpleQueue()
+
+class Answer:
+    """What comes of a request: pieces, then an end or an error, in the engine's thread."""
+
+    def __init__(self, asked: Asked, tell: Callable[[Told], None]) -> None:
+        self.asked, self.tell = asked, tell
         self.is_cancelled = False
 
     def cancel(self) -> None:
@@ -160,9 +162,9 @@ class Engine:
 
     # From any thread
 
-    def submit(self, asked: Asked) -> Answer:
-        """Ask; what comes is told by the answer."""
-        answer = Answer(asked)
+    def submit(self, asked: Asked, tell: Callable[[Told], None]) -> Answer:
+        """Ask; what comes is told in the engine's thread, which must not be held up."""
+        answer = Answer(asked, tell)
         with self._changed:
             self._waiting.append(answer)
             self._changed.notify()
@@ -206,7 +208,7 @@ class Engine:
                 while not (self._errands or self._is_over):
                     self._turn()
         for answer in (*(row.answer for row in self._rows), *self._waiting):
-            answer.told.put(End("cancelled"))
+            answer.tell(End("cancelled"))
 
     def _turn(self) -> None:
         with self._changed:
@@ -220,7 +222,7 @@ class Engine:
                 self._step()
         except (LuthierError, RuntimeError) as error:
             for row in self._rows:
-                row.answer.told.put(error)
+                row.answer.tell(error)
             self._rows.clear()
             self._kept = [("", [])] * self._num_slots
 
@@ -238,7 +240,7 @@ class Engine:
                 break
             answer = self._waiting.popleft()
             if answer.is_cancelled:
-                answer.told.put(End("cancelled"))
+                answer.tell(End("cancelled"))
                 continue
             row = _Row(answer, _generator(answer.asked.choosing.seed, next(self._numbers)))
             slot = len(self._rows)
@@ -328,7 +330,7 @@ class Engine:
                 break
             row.ids.append(token)
             row.counts[token] += 1
-            row.answer.told.put(_piece(token, own, row.asked.num_logprobs))
+            row.answer.tell(_piece(token, own, row.asked.num_logprobs))
             reason = "length" if row.is_full else ""
             if reason or token != ahead:
                 break
@@ -338,7 +340,7 @@ class Engine:
 
     def _end(self, slot: int, reason: str) -> None:
         row, last = self._rows[slot], len(self._rows) - 1
-        row.answer.told.put(End(reason, row.num_cached))
+        row.answer.tell(End(reason, row.num_cached))
         if slot != last:
             self._cache.swap(slot, last)
             self._rows[slot] = self._rows[last]

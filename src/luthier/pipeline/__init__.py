@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from luthier.pipeline.answering import Answering, Opened, Source, TextReader
     from luthier.pipeline.cluster import Cluster, tune_on_ray
     from luthier.pipeline.events import Answered, Event, Note, Ready, StageStarted
     from luthier.pipeline.finished import Board, SideBySide, compare_runs, leaderboards
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from luthier.pipeline.tuning import Tuned, tune, tune_from
 
 _MODULES = {
+    "answering": ("Answering", "Opened", "Source", "TextReader"),
     "cluster": ("Cluster", "tune_on_ray"),
     "events": ("Answered", "Event", "Note", "Ready", "StageStarted"),
     "finished": ("Board", "SideBySide", "compare_runs", "leaderboards"),
@@ -46,16 +48,20 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "Answered",
+    "Answering",
     "Board",
     "Cluster",
     "Event",
     "LearningCurve",
     "Note",
+    "Opened",
     "Prepared",
     "Ready",
     "Searched",
     "SideBySide",
+    "Source",
     "StageStarted",
+    "TextReader",
     "Tried",
     "Tuned",
     "TunedModel",

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Annotated, Any
 
@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from luthier.jobs import Service
 from luthier.jobs.keys import WORD
+from luthier.pipeline import Answering
 from luthier.server.errors import ApiError
 from luthier.server.settings import Settings
 
@@ -27,6 +28,7 @@ class Caller:
     request_id: str
     service: Service
     settings: Settings
+    answering: Answering | None = None
 
     def note(self, action: str, subject: str) -> None:
         """Record that it did something that changes something."""
@@ -63,6 +65,7 @@ def may(scope: str) -> Any:
 
     def check(request: Request) -> Caller:
         caller = _caller(request, service_of(request), request.app.state.settings)
+        caller = replace(caller, answering=request.app.state.answering)
         request.state.key_id = caller.key_id
         if not {scope, "admin"} & caller.scopes:
             message = (

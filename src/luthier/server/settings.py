@@ -19,6 +19,8 @@ class Limits:
     """Seconds in which the next bytes of a body must come."""
     least_rate: int = 1024
     """Bytes a second that a body must come at on average, once it has had `stall` seconds."""
+    waiting: int = 256
+    """Answers that may wait for a place."""
     requests_per_minute: int | None = None
     """For each key, unless it has a limit of its own."""
 

@@ -1,0 +1,170 @@
+"""Models that answer requests: loaded when first asked for, with adapters over one base.
+
+Models that started from the same base share its weights and its batches. Only so many bases are
+kept; the one that was asked longest ago makes room for another.
+"""
+
+import itertools
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from luthier.errors import ModelError
+from luthier.models import Answer, Asked, Choosing, End, Engine, Piece, Told, load_model
+from luthier.pipeline.placing import place
+from luthier.recipe import Runtime
+from luthier.tokens import Tokenizer
+
+__all__ = [
+    "Answer",
+    "Answering",
+    "Choosing",
+    "End",
+    "Opened",
+    "Piece",
+    "Source",
+    "TextReader",
+    "Told",
+]
+
+SLOTS = 16
+CONTEXT = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a model that answers comes from."""
+
+    base: str
+    """As a recipe says it."""
+    run: Path | None = None
+    """Folder of the run that tuned it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A model ready to be asked."""
+
+    engine: Engine
+    tokenizer: Tokenizer
+    adapter: str
+    """Its name in the engine; empty where there is none."""
+
+    def ask(
+        self,
+        ids: Sequence[int],
+        tell: Callable[[Told], None],
+        *,
+        max_new_tokens: int,
+        choosing: Choosing,
+        num_logprobs: int | None = None,
+    ) -> Answer:
+        """Ask what follows; it is told in the engine's thread, which must not be held up."""
+        stop_ids = frozenset(self.tokenizer.stop_ids)
+        asked = Asked(ids, max_new_tokens, stop_ids, self.adapter, choosing, num_logprobs)
+        return self.engine.submit(asked, tell)
+
+
+class Answering:
+    """The engines of a process."""
+
+    def __init__(self, runtime: Runtime, *, max_bases: int = 2, slots: int = SLOTS) -> None:
+        self._runtime, self._max_bases, self._slots = runtime, max_bases, slots
+        self._engines: dict[str, tuple[Engine, Tokenizer]] = {}
+        self._numbers = itertools.count()
+        self._adapters: dict[Path, str] = {}
+        self._lock = threading.Lock()
+
+    def open(self, source: Source) -> Opened:
+        """The model, loaded if it is not yet. Raises ModelError, ConfigError, StorageError."""
+        with self._lock:
+            whole = source.run / "model" if source.run else None
+            if whole is not None and whole.is_dir():
+                return Opened(*self._engine(str(whole)), adapter="")
+            engine, tokenizer = self._engine(source.base)
+            if source.run is None:
+                return Opened(engine, tokenizer, adapter="")
+            return Opened(engine, tokenizer, self._adapter(engine, source.run / "adapter"))
+
+    def close(self) -> None:
+        """End all engines."""
+        with self._lock:
+            for engine, _ in self._engines.values():
+                engine.close()
+            self._engines.clear()
+
+    def _engine(self, source: str) -> tuple[Engine, Tokenizer]:
+        found = self._engines.pop(source, None)
+        if found is None:
+            while len(self._engines) >= self._max_bases:
+                oldest, _ = self._engines.pop(next(iter(self._engines)))
+                oldest.close()
+            folder, device, dtype = place(source, self._runtime, lambda note: None)
+            model = load_model(folder, dtype=dtype, device=device)
+            if model.padded_because:
+                raise ModelError(
+                    f"cannot be served: {model.padded_because}", where=source,
+                    advice="export it, and serve it by another program",
+                )  # fmt: skip
+            tokenizer = Tokenizer.load(folder)
+            context = min(CONTEXT, tokenizer.context_length or CONTEXT)
+            found = Engine(model, num_slots=self._slots, context=context), tokenizer
+        self._engines[source] = found  # the last one asked stands last
+        return found
+
+    def _adapter(self, engine: Engine, folder: Path) -> str:
+        name = self._adapters.setdefault(folder, f"adapter-{next(self._numbers)}")
+        if name not in engine.adapters.names:
+            if not folder.is_dir():
+                raise ModelError("has no adapter", where=folder.parent.name)
+            engine.do(lambda: engine.adapters.add(name, folder))
+        return name
+
+
+class TextReader:
+    """Tokens become text that can be shown: whole letters, up to the first stop sequence."""
+
+    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = ()) -> None:
+        self._tokenizer, self._stops = tokenizer, [stop for stop in stops if stop]
+        self._ids: list[int] = []
+        self._shown = self._read = 0
+        self._held = ""
+        self.is_stopped = False
+
+    def add(self, token: int) -> str:
+        """The text that is certain with one more token."""
+        self._ids.append(token)
+        # Text is decoded behind some tokens that are shown already: how a token is written
+        # depends on those before it.
+        before = self._tokenizer.decode(self._ids[self._shown : self._read])
+        text = self._tokenizer.decode(self._ids[self._shown :])
+        if text.endswith("\ufffd"):
+            return ""  # a letter of several tokens is not complete
+        self._shown, self._read = self._read, len(self._ids)
+        self._held += text[len(before) :]
+        return self._release(is_last=False)
+
+    def end(self) -> str:
+        """What was held back, as no more tokens come."""
+        if not self.is_stopped:
+            before = self._tokenizer.decode(self._ids[self._shown : self._read])
+            self._held += self._tokenizer.decode(self._ids[self._shown :])[len(before) :]
+        return self._release(is_last=True)
+
+    def _release(self, *, is_last: bool) -> str:
+        if self.is_stopped:
+            return ""
+        ends = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        if ends:
+            self.is_stopped = True
+            return self._held[: min(ends)]
+        keep = 0 if is_last else max(map(self._overlap, self._stops), default=0)
+        cut = len(self._held) - keep
+        text, self._held = self._held[:cut], self._held[cut:]
+        return text
+
+    def _overlap(self, stop: str) -> int:
+        """Letters at the end of the text that may be the beginning of a stop sequence."""
+        sizes = range(min(len(stop) - 1, len(self._held)), 0, -1)
+        return next((size for size in sizes if self._held.endswith(stop[:size])), 0)
