@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from luthier.errors import ModelError
 from luthier.models import (
@@ -316,3 +317,24 @@ def test_draws_follow_the_probabilities(llama: LanguageModel) -> None:
     expected = torch.bincount(torch.tensor([a.ids[0] for a in other]), minlength=259)
     # Both are draws of 400 from the same distribution: their total variation is what chance makes.
     assert (counts - expected).abs().sum() / 800 < 0.5
+
+
+def test_a_checkpoints_adapter_answers_as_the_one_saved_of_it(
+    tmp_path: Path, llama: LanguageModel
+) -> None:
+    tuning = LoRA.model_validate({"rank": 4})
+    model = loaded(tmp_path / "llama")
+    make_trainable(model, tuning, seed=1)
+    for parameter in trained_parameters(model.network).values():
+        parameter.data += 0.3 * torch.randn(parameter.shape)
+    file = tmp_path / "trained.safetensors"
+    save_file({n: w.data for n, w in trained_parameters(model.network).items()}, file)
+    with running(llama) as engine:
+        engine.do(lambda: engine.adapters.add_trained("a", tuning, file))
+        found = [ids_of(submit(engine, Asked(p, 8, adapter="a", choosing=GREEDY))) for p in PROMPTS]
+        other = LoRA.model_validate({"rank": 8})
+        with pytest.raises(ModelError, match="no adapter of this model"):
+            engine.do(lambda: engine.adapters.add_trained("b", other, file))
+        base = ids_of(submit(engine, Asked(PROMPTS[0], 8, choosing=GREEDY)))
+    assert found == [plain(model, prompt, 8) for prompt in PROMPTS]
+    assert base == plain(llama, PROMPTS[0], 8)

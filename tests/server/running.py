@@ -9,15 +9,16 @@ from typing import Any
 
 import uvicorn
 
+from luthier.pipeline import Answering
 from luthier.server import Base, Settings, create_app
 from own_service import Service
 
 
 @contextmanager
-def running(service: Service, **settings: Any) -> Iterator[str]:
+def running(service: Service, answering: Answering | None = None, **settings: Any) -> Iterator[str]:
     """Within, a server of the service answers at this address."""
     bases = {"tiny/tiny-model": Base("tiny/tiny-model", str(service.model()))}
-    app = create_app(service, Settings(bases, **settings))
+    app = create_app(service, Settings(bases, **settings), answering)
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))

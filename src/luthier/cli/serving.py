@@ -24,6 +24,7 @@ from luthier.errors import ConfigError
 
 if TYPE_CHECKING:
     from luthier.jobs import Service
+    from luthier.server import Base
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 RESTART = 5.0
@@ -87,17 +88,13 @@ def serve(
     import uvicorn
 
     from luthier.jobs import Service
-    from luthier.jobs.naming import alias_of
     from luthier.pipeline import Answering
     from luthier.recipe import Runtime
-    from luthier.server import Base, Settings, create_app
+    from luthier.server import Settings, create_app
 
-    bases = [Base(*text.split("=", 1)) if "=" in text else Base(alias_of(text), text)
-             for text in model]  # fmt: skip
+    bases = _bases(model)
     service = Service.at(workspace, database, storage)
-    settings = Settings(
-        {base.name: base for base in bases}, needs_key=not no_key, origins=tuple(origin)
-    )
+    settings = Settings(bases, needs_key=not no_key, origins=tuple(origin))
     log_lines()
     out = console()
     out.print(f"http://{host}:{port}/v1 with {len(bases)} base models", markup=False)
@@ -114,6 +111,14 @@ def serve(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt), _working(command):
         uvicorn.Server(config).run()
+
+
+def _bases(texts: Sequence[str]) -> "dict[str, Base]":
+    from luthier.jobs.naming import alias_of
+    from luthier.server import Base
+
+    named = [text.split("=", 1) if "=" in text else [alias_of(text), text] for text in texts]
+    return {name: Base(name, source) for name, source in named}
 
 
 def _worker_command(workspace: Path, slots: int) -> list[str]:

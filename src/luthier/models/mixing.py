@@ -10,12 +10,15 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from luthier.errors import ModelError
-from luthier.models.adapters import LeanLoraLinear, load_adapter
+from luthier.models.adapters import LeanLoraLinear, load_adapter, make_trainable
 from luthier.models.loading import LanguageModel
 from luthier.models.products import product
+from luthier.models.trained import trained_parameters
+from luthier.recipe import LoRA
 
 Matrices = dict[str, tuple[Tensor, Tensor]]
 """Of an adapter: name of a layer -> A [R, I], and B [O, R] times its scale."""
@@ -36,19 +39,43 @@ class MixedAdapters:
 
     def add(self, name: str, folder: Path) -> None:
         """Read a saved adapter. Raises ModelError where it is none that can be mixed."""
-        network = load_adapter(self._model.base, folder)
+        self._model.network = load_adapter(self._model.base, folder)
+        self._take(name, str(folder))
+
+    def add_trained(self, name: str, tuning: LoRA, file: Path) -> None:
+        """Read the weights of an adapter in training, as its checkpoint holds them.
+
+        Raises ModelError where they are not those of this tuning.
+        """
+        make_trainable(self._model, tuning, seed=0)
+        weights = trained_parameters(self._model.network)
+        found = load_file(file)
+        if {n: w.shape for n, w in weights.items()} != {n: w.shape for n, w in found.items()}:
+            self._detach()
+            raise ModelError("holds no adapter of this model", where=str(file))
+        for own_name, weight in weights.items():
+            weight.data.copy_(found[own_name])
+        self._take(name, str(file))
+
+    def _take(self, name: str, where: str) -> None:
+        """Keep the matrices of the adapter that is on the model, and take it off."""
         try:
-            found: Matrices = {}
-            for full_name, layer in network.get_base_model().named_modules():
-                if isinstance(layer, LeanLoraLinear):
-                    found[full_name] = layer.matrices()
-            kinds = {type(m).__name__ for m in network.modules()}
-            if "ModulesToSaveWrapper" in kinds or not found:
-                raise ModelError("has more than plain adapters", where=str(folder))
+            layers = {
+                full_name.removeprefix("base_model.model."): layer
+                for full_name, layer in self._model.network.named_modules()
+                if isinstance(layer, LeanLoraLinear)
+            }
+            kinds = {type(module).__name__ for module in self._model.network.modules()}
+            if "ModulesToSaveWrapper" in kinds or not layers:
+                raise ModelError("has more than plain adapters", where=where)
+            self._adapters[name] = {own: layer.matrices() for own, layer in layers.items()}
         finally:
-            self._model.base = network.unload()
-            self._model.network = self._model.base
-        self._adapters[name] = found
+            self._detach()
+
+    def _detach(self) -> None:
+        self._model.base = self._model.network.unload()  # type: ignore[operator]
+        self._model.base.requires_grad_(False)
+        self._model.network = self._model.base
 
     def remove(self, name: str) -> None:
         """Forget an adapter."""

@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from luthier.errors import ModelError
+from luthier.errors import JobError, ModelError
 from luthier.models import Answer, Asked, Choosing, End, Engine, Piece, Told, load_model
 from luthier.pipeline.placing import place
-from luthier.recipe import Runtime
+from luthier.pipeline.recorded import recipe_in
+from luthier.recipe import LoRA, Runtime
 from luthier.tokens import Tokenizer
 
 __all__ = [
@@ -38,8 +39,8 @@ class Source:
 
     base: str
     """As a recipe says it."""
-    run: Path | None = None
-    """Folder of the run that tuned it."""
+    made: Path | None = None
+    """What a run made of it: the run's folder, or that of a checkpoint within."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +80,12 @@ class Answering:
     def open(self, source: Source) -> Opened:
         """The model, loaded if it is not yet. Raises ModelError, ConfigError, StorageError."""
         with self._lock:
-            whole = source.run / "model" if source.run else None
+            whole = source.made / "model" if source.made else None
             if whole is not None and whole.is_dir():
                 return Opened(*self._engine(str(whole)), adapter="")
             engine, tokenizer = self._engine(source.base)
-            if source.run is None:
-                return Opened(engine, tokenizer, adapter="")
-            return Opened(engine, tokenizer, self._adapter(engine, source.run / "adapter"))
+            adapter = self._adapter(engine, source.made) if source.made else ""
+            return Opened(engine, tokenizer, adapter)
 
     def close(self) -> None:
         """End all engines."""
@@ -113,12 +113,24 @@ class Answering:
         self._engines[source] = found  # the last one asked stands last
         return found
 
-    def _adapter(self, engine: Engine, folder: Path) -> str:
-        name = self._adapters.setdefault(folder, f"adapter-{next(self._numbers)}")
-        if name not in engine.adapters.names:
-            if not folder.is_dir():
-                raise ModelError("has no adapter", where=folder.parent.name)
-            engine.do(lambda: engine.adapters.add(name, folder))
+    def _adapter(self, engine: Engine, made: Path) -> str:
+        name = self._adapters.setdefault(made, f"adapter-{next(self._numbers)}")
+        if name in engine.adapters.names:
+            return name
+        if (made / "adapter").is_dir():
+            engine.do(lambda: engine.adapters.add(name, made / "adapter"))
+            return name
+        weights = made / "trained.safetensors"
+        if not weights.is_file():
+            raise JobError("its weights are no longer kept", where=made.name)
+        tuning = recipe_in(made.parent.parent).tuning
+        if not isinstance(tuning, LoRA):
+            raise JobError(
+                f"is a checkpoint of {tuning.kind} tuning, which is not answered from",
+                where=made.name,
+                accepted="checkpoints of adapters, or the finished model",
+            )
+        engine.do(lambda: engine.adapters.add_trained(name, tuning, weights))
         return name
 
 

@@ -1,6 +1,7 @@
 """What a run's folder says of how it was made."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from luthier.data import LabelSet
@@ -16,14 +17,19 @@ TOLD = "labels.json"
 
 def resolved_recipe(run: Run) -> Recipe:
     """The recipe a run was made with, without "auto"; its workspace is where the run is now."""
+    return recipe_in(run.folder)
+
+
+def recipe_in(folder: Path) -> Recipe:
+    """The same, of the run in a folder."""
     content: dict[str, Any] = {}
-    for line in json.loads(run.path("recipe.resolved.json").read_text("utf-8")):
+    for line in json.loads((folder / "recipe.resolved.json").read_text("utf-8")):
         *sections, field = line["path"].split(".")
         place = content
         for section in sections:
             place = place.setdefault(section, {})
         place[field] = line["value"]
-    content["runtime"]["workspace"] = run.folder.parent.parent
+    content["runtime"]["workspace"] = folder.parent.parent
     return Recipe.model_validate(content)
 
 
