@@ -231,14 +231,23 @@ def test_log_likelihoods_are_the_models_own(llama: LanguageModel) -> None:
         assert [logprob for _, logprob in piece.top] == pytest.approx(top.values.tolist(), abs=1e-4)
 
 
+def only(*ids: int) -> torch.Tensor:
+    allowed = torch.zeros(200, dtype=torch.bool)
+    allowed[list(ids)] = True
+    return allowed
+
+
 @pytest.mark.parametrize(
     ("choosing", "holds"),
     [
         (Choosing(temperature=0, logit_bias={77: 100.0}), lambda ids: set(ids) == {77}),
         (Choosing(temperature=0, frequency_penalty=1e3), lambda ids: len(set(ids)) == len(ids)),
         (Choosing(temperature=0, presence_penalty=1e3), lambda ids: len(set(ids)) == len(ids)),
-        (Choosing(temperature=1.5, allow=lambda ids: [3, 4]), lambda ids: set(ids) <= {3, 4}),
-        (Choosing(temperature=0, allow=lambda ids: [len(ids)]), lambda ids: ids == list(range(20))),
+        (Choosing(temperature=1.5, allow=lambda ids: only(3, 4)), lambda ids: set(ids) <= {3, 4}),
+        (
+            Choosing(temperature=0, allow=lambda ids: only(len(ids))),
+            lambda ids: ids == list(range(20)),
+        ),
     ],
 )
 def test_tokens_are_chosen_as_asked(

@@ -1,15 +1,17 @@
 """Chats and completions: what is answered is what the model says, whole or as it comes."""
 
 import asyncio
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import openai
 import pytest
 import torch
 from openai import AsyncOpenAI, OpenAI
+from pydantic import BaseModel, Field
 from running import running
 
 from luthier.data import Message
@@ -147,6 +149,32 @@ def test_log_likelihoods_are_told(client: OpenAI) -> None:
     assert sum(len(part.content) for part in streamed if part) == len(told)
 
 
+class Command(BaseModel):
+    intent: Literal["on", "off"]
+    rooms: list[Literal["hall", "attic"]] = Field(min_length=1, max_length=3)
+    level: int = Field(ge=0, le=9)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_answers_are_held_to_a_schema(client: OpenAI, seed: int) -> None:
+    parsed = client.chat.completions.parse(
+        model=BASE, messages=ASKED, response_format=Command, temperature=1, seed=seed, n=2,
+        frequency_penalty=2,
+    )  # fmt: skip
+    for choice in parsed.choices:
+        assert choice.finish_reason == "stop"
+        assert isinstance(choice.message.parsed, Command)
+
+
+def test_answers_are_held_to_json(client: OpenAI) -> None:
+    found = chat(client, response_format={"type": "json_object"}, temperature=1, seed=4,
+                 frequency_penalty=2, max_tokens=150)  # fmt: skip
+    (choice,) = found.choices
+    assert choice.message.content.lstrip()[0] == "{"
+    if choice.finish_reason == "stop":
+        assert isinstance(json.loads(choice.message.content), dict)
+
+
 def test_completions_go_on_from_texts_and_ids(service: Service, client: OpenAI) -> None:
     ids = Tokenizer.load(service.model()).encode_opening("word")
     given: dict[str, Any] = {"model": BASE, "temperature": 0, "max_tokens": 5}
@@ -176,7 +204,9 @@ def test_completions_go_on_from_texts_and_ids(service: Service, client: OpenAI) 
         ({"top_p": 0}, 400, "greater_than"),
         ({"n": 0}, 400, "greater_than_equal"),
         ({"logit_bias": {"many": 1}}, 400, None),
-        ({"response_format": {"type": "json_object"}}, 400, "unsupported_parameter"),
+        ({"response_format": {"type": "wish"}}, 400, "literal_error"),
+        ({"response_format": {"type": "json_schema", "json_schema": {
+            "name": "x", "schema": {"type": "wizard"}}}}, 400, "invalid_value"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_answered_is_refused(

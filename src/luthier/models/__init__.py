@@ -33,8 +33,9 @@ if TYPE_CHECKING:
         save_encoder,
     )
     from luthier.models.encoders import Encoder, encoder_outline, load_encoder
-    from luthier.models.engine import Answer, Asked, Choosing, End, Engine, Piece, Told
+    from luthier.models.engine import Allow, Answer, Asked, Choosing, End, Engine, Piece, Told
     from luthier.models.flat import FlatBatch, pack
+    from luthier.models.forms import Forms
     from luthier.models.generation import Generated, Sampling, generate
     from luthier.models.head import Head, HeadLoss, head_loss
     from luthier.models.loading import LanguageModel, compiled_lean, load_model, outline
@@ -72,8 +73,9 @@ _MODULES = {
         "save_encoder",
     ),
     "encoders": ("Encoder", "encoder_outline", "load_encoder"),
-    "engine": ("Answer", "Asked", "Choosing", "End", "Engine", "Piece", "Told"),
+    "engine": ("Allow", "Answer", "Asked", "Choosing", "End", "Engine", "Piece", "Told"),
     "flat": ("FlatBatch", "pack"),
+    "forms": ("Forms",),
     "generation": ("Generated", "Sampling", "generate"),
     "head": ("Head", "HeadLoss", "head_loss"),
     "loading": ("LanguageModel", "compiled_lean", "load_model", "outline"),
@@ -87,6 +89,7 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "LABELS_FILE",
+    "Allow",
     "Answer",
     "Asked",
     "Choosing",
@@ -95,6 +98,7 @@ __all__ = [
     "Engine",
     "Encoder",
     "FlatBatch",
+    "Forms",
     "Generated",
     "Head",
     "HeadLoss",

@@ -36,6 +36,10 @@ SPARE = 16
 """Places of a slot for tokens guessed behind the last one that an answer may have."""
 
 
+Allow = Callable[[Sequence[int]], Tensor]
+"""Which tokens may follow an answer so far, bool [V]; asked for each token once, in order."""
+
+
 @dataclass(frozen=True, slots=True)
 class Choosing:
     """How tokens are chosen: greedily at temperature 0, else drawn."""
@@ -49,8 +53,7 @@ class Choosing:
     presence_penalty: float = 0.0
     """Taken from the logits of all tokens that the answer has."""
     logit_bias: Mapping[int, float] = field(default_factory=dict)
-    allow: Callable[[Sequence[int]], Sequence[int] | None] | None = None
-    """Which tokens may follow an answer so far; None where all may."""
+    allow: Allow | None = None
 
     @property
     def is_greedy(self) -> bool:
@@ -357,10 +360,10 @@ def _choose(logits: Tensor, row: _Row) -> int:
         tokens = torch.tensor(list(row.counts), device=scores.device)
         counts = torch.tensor(list(row.counts.values()), device=scores.device)
         scores[tokens] -= choosing.frequency_penalty * counts + choosing.presence_penalty
-    if choosing.allow and (allowed := choosing.allow(row.ids)) is not None:
-        forbidden = torch.ones_like(scores, dtype=torch.bool)
-        forbidden[torch.tensor(allowed, device=scores.device)] = False
-        scores[forbidden] = -torch.inf
+    if choosing.allow:
+        allowed = choosing.allow(row.ids)[: len(scores)].to(scores.device)
+        scores[: len(allowed)].masked_fill_(~allowed, -torch.inf)
+        scores[len(allowed) :] = -torch.inf
     if choosing.temperature == 0:
         return int(scores.argmax())
     shares = (scores / choosing.temperature).softmax(dim=-1).cpu()

@@ -8,16 +8,32 @@ import itertools
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from luthier.errors import JobError, ModelError
-from luthier.models import Answer, Asked, Choosing, End, Engine, Piece, Told, load_model
+from luthier.models import (
+    Allow,
+    Answer,
+    Asked,
+    Choosing,
+    End,
+    Engine,
+    Piece,
+    Told,
+    load_model,
+)
 from luthier.pipeline.placing import place
 from luthier.pipeline.recorded import recipe_in
 from luthier.recipe import LoRA, Runtime
 from luthier.tokens import Tokenizer
 
+if TYPE_CHECKING:
+    from luthier.models import Forms
+
 __all__ = [
+    "Allow",
     "Answer",
     "Answering",
     "Choosing",
@@ -43,14 +59,37 @@ class Source:
     """What a run made of it: the run's folder, or that of a checkpoint within."""
 
 
+class Loaded:
+    """A base in memory."""
+
+    def __init__(self, engine: Engine, tokenizer: Tokenizer) -> None:
+        self.engine, self.tokenizer = engine, tokenizer
+
+    @cached_property
+    def forms(self) -> "Forms":
+        """The forms that its answers can be held to."""
+        from luthier.models import Forms
+
+        return Forms(self.tokenizer, self.engine.model.head.weight.shape[0])
+
+
 @dataclass(frozen=True, slots=True)
 class Opened:
     """A model ready to be asked."""
 
-    engine: Engine
-    tokenizer: Tokenizer
+    loaded: Loaded
     adapter: str
     """Its name in the engine; empty where there is none."""
+
+    @property
+    def engine(self) -> Engine:
+        """What computes."""
+        return self.loaded.engine
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """What turns text into ids."""
+        return self.loaded.tokenizer
 
     def ask(
         self,
@@ -72,7 +111,7 @@ class Answering:
 
     def __init__(self, runtime: Runtime, *, max_bases: int = 2, slots: int = SLOTS) -> None:
         self._runtime, self._max_bases, self._slots = runtime, max_bases, slots
-        self._engines: dict[str, tuple[Engine, Tokenizer]] = {}
+        self._bases: dict[str, Loaded] = {}
         self._numbers = itertools.count()
         self._adapters: dict[Path, str] = {}
         self._lock = threading.Lock()
@@ -82,35 +121,35 @@ class Answering:
         with self._lock:
             whole = source.made / "model" if source.made else None
             if whole is not None and whole.is_dir():
-                return Opened(*self._engine(str(whole)), adapter="")
-            engine, tokenizer = self._engine(source.base)
-            adapter = self._adapter(engine, source.made) if source.made else ""
-            return Opened(engine, tokenizer, adapter)
+                return Opened(self._load(str(whole)), "")
+            loaded = self._load(source.base)
+            return Opened(loaded, self._adapter(loaded.engine, source.made) if source.made else "")
 
     def close(self) -> None:
         """End all engines."""
         with self._lock:
-            for engine, _ in self._engines.values():
-                engine.close()
-            self._engines.clear()
+            for loaded in self._bases.values():
+                loaded.engine.close()
+            self._bases.clear()
 
-    def _engine(self, source: str) -> tuple[Engine, Tokenizer]:
-        found = self._engines.pop(source, None)
+    def _load(self, source: str) -> Loaded:
+        found = self._bases.pop(source, None)
         if found is None:
-            while len(self._engines) >= self._max_bases:
-                oldest, _ = self._engines.pop(next(iter(self._engines)))
-                oldest.close()
+            while len(self._bases) >= self._max_bases:
+                self._bases.pop(next(iter(self._bases))).engine.close()
             folder, device, dtype = place(source, self._runtime, lambda note: None)
             model = load_model(folder, dtype=dtype, device=device)
             if model.padded_because:
                 raise ModelError(
-                    f"cannot be served: {model.padded_because}", where=source,
+                    f"cannot be served: {model.padded_because}",
+                    where=source,
                     advice="export it, and serve it by another program",
-                )  # fmt: skip
+                )
             tokenizer = Tokenizer.load(folder)
             context = min(CONTEXT, tokenizer.context_length or CONTEXT)
-            found = Engine(model, num_slots=self._slots, context=context), tokenizer
-        self._engines[source] = found  # the last one asked stands last
+            engine = Engine(model, num_slots=self._slots, context=context)
+            found = Loaded(engine, tokenizer)
+        self._bases[source] = found  # the last one asked stands last
         return found
 
     def _adapter(self, engine: Engine, made: Path) -> str:

@@ -131,7 +131,6 @@ def begin(
             raise ApiError(400, message, param="messages", code="context_length_exceeded")
     loop = asyncio.get_running_loop()
     asking = Asking(opened, prompts, [], asyncio.Queue())
-    vocabulary = opened.tokenizer.vocabulary_size
     for number in range(len(prompts) * count):
         ids, choice = (
             prompts[number // count],
@@ -145,7 +144,7 @@ def begin(
 
         choice.answer = opened.ask(
             ids, tell, max_new_tokens=room if limit is None else min(limit, room),
-            choosing=body.choosing(number, vocabulary), num_logprobs=num_logprobs,
+            choosing=body.choosing(number, opened), num_logprobs=num_logprobs,
         )  # fmt: skip
     return asking
 
@@ -270,9 +269,6 @@ def logprobs_of(opened: Opened, pieces: Sequence[Piece]) -> Wire:
 @router.post("/chat/completions")
 async def chat(body: ChatRequest, request: Request, caller: Asker) -> Any:
     """The next message of a conversation."""
-    if body.response_format and body.response_format.type != "text":
-        message = f"{body.response_format.type} is not offered yet."
-        raise ApiError(400, message, param="response_format", code="unsupported_parameter")
     opened = await run_in_threadpool(open_model, caller, body.model)
     messages = [message.message() for message in body.messages]
     ids = await run_in_threadpool(encode_prompt, opened.tokenizer, messages, body.tools or ())

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from luthier.data import Message, ToolCall
-from luthier.pipeline.answering import Choosing
+from luthier.pipeline.answering import Allow, Choosing, Opened
 from luthier.server.errors import ApiError
 
 MOST_CHOICES = 16
@@ -66,10 +66,25 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
+class Schema(BaseModel):
+    """A schema, as the protocol wraps it."""
+
+    name: str = ""
+    content: dict[str, Any] = Field(alias="schema", default_factory=dict)
+
+
 class ResponseFormat(BaseModel):
     """The form that an answer must have."""
 
     type: Literal["text", "json_object", "json_schema"]
+    json_schema: Schema | None = None
+
+    def allow(self, opened: Opened) -> Allow | None:
+        """Which tokens may follow in one answer. Raises ConfigError."""
+        if self.type == "text":
+            return None
+        given = self.json_schema if self.type == "json_schema" else None
+        return opened.loaded.forms.json(given.content if given else None)
 
 
 class AnswerRequest(BaseModel):
@@ -93,16 +108,20 @@ class AnswerRequest(BaseModel):
         """Texts at which an answer ends."""
         return [self.stop] if isinstance(self.stop, str) else self.stop or []
 
-    def choosing(self, number: int, vocabulary: int) -> Choosing:
-        """How the tokens of one of the answers are chosen. Raises ApiError."""
+    def choosing(self, number: int, opened: Opened) -> Choosing:
+        """How the tokens of one of the answers are chosen. Raises ApiError, ConfigError."""
         seed = None if self.seed is None else (self.seed + number) % 2**63
         return Choosing(
             temperature=1.0 if self.temperature is None else self.temperature,
             top_p=1.0 if self.top_p is None else self.top_p, seed=seed,
             frequency_penalty=self.frequency_penalty or 0.0,
             presence_penalty=self.presence_penalty or 0.0,
-            logit_bias=self._biases(vocabulary),
+            logit_bias=self._biases(opened.tokenizer.vocabulary_size), allow=self.allow(opened),
         )  # fmt: skip
+
+    def allow(self, opened: Opened) -> Allow | None:
+        """Which tokens may follow in one answer; None where all may."""
+        return None
 
     def _biases(self, vocabulary: int) -> dict[int, float]:
         found = {}
@@ -128,6 +147,10 @@ class ChatRequest(AnswerRequest):
     def num_logprobs(self) -> int | None:
         """Likeliest tokens told beside each; None where no log-likelihood is."""
         return (self.top_logprobs or 0) if self.logprobs else None
+
+    def allow(self, opened: Opened) -> Allow | None:
+        """As the response format wants it. Raises ConfigError."""
+        return self.response_format.allow(opened) if self.response_format else None
 
     @property
     def limit(self) -> int | None:
