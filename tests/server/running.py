@@ -3,22 +3,30 @@
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import uvicorn
 
-from luthier.pipeline import Answering
+from luthier.pipeline import Engines, Readers
 from luthier.server import Base, Settings, create_app
 from own_service import Service
 
 
 @contextmanager
-def running(service: Service, answering: Answering | None = None, **settings: Any) -> Iterator[str]:
-    """Within, a server of the service answers at this address."""
-    bases = {"tiny/tiny-model": Base("tiny/tiny-model", str(service.model()))}
-    app = create_app(service, Settings(bases, **settings), answering)
+def running(
+    service: Service,
+    engines: Engines | None = None,
+    readers: Readers | None = None,
+    more: Mapping[str, Path] = {},
+    **settings: Any,
+) -> Iterator[str]:
+    """Within, a server of the service answers at this address; `more` are further models."""
+    places = {"tiny/tiny-model": service.model(), **more}
+    bases = {name: Base(name, str(place)) for name, place in places.items()}
+    app = create_app(service, Settings(bases, **settings), engines, readers)
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))

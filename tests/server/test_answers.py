@@ -16,7 +16,7 @@ from running import running
 
 from luthier.data import Message
 from luthier.models import Engine, generate, load_model
-from luthier.pipeline import Answering
+from luthier.pipeline import Engines
 from luthier.recipe import Runtime
 from luthier.server import Limits
 from luthier.tokens import Tokenizer, encode_prompt
@@ -41,10 +41,10 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Service:
 
 @pytest.fixture(scope="module")
 def address(service: Service) -> Iterator[str]:
-    answering = Answering(Runtime.model_validate({"device": "cpu"}), slots=4)
-    with running(service, answering, needs_key=False, limits=Limits(waiting=8)) as found:
+    engines = Engines(Runtime.model_validate({"device": "cpu"}), slots=4)
+    with running(service, engines, needs_key=False, limits=Limits(waiting=8)) as found:
         yield found
-    answering.close()
+    engines.close()
 
 
 @pytest.fixture
@@ -270,8 +270,8 @@ def test_a_model_that_only_reads_is_not_asked(
     row = service.models.find(tuned_name(service))
     assert row is not None
     with service.database.session() as session:
-        session.merge(row).kind = "classify"
-    with pytest.raises(openai.BadRequestError, match="classify"):
+        session.merge(row).kind = "read"
+    with pytest.raises(openai.BadRequestError, match="writes none"):
         chat(client, model=row.id)
     with service.database.session() as session:
         session.merge(row).kind = "write"

@@ -88,7 +88,7 @@ def serve(
     import uvicorn
 
     from luthier.jobs import Service
-    from luthier.pipeline import Answering
+    from luthier.pipeline import Engines, Readers
     from luthier.recipe import Runtime
     from luthier.server import Settings, create_app
 
@@ -101,7 +101,7 @@ def serve(
     if not no_key and not service.keys.list():
         out.print("There is no key yet; make one with: luthier keys create NAME", markup=False)
     config = uvicorn.Config(
-        create_app(service, settings, Answering(Runtime())), host=host, port=port,
+        create_app(service, settings, Engines(Runtime()), Readers(Runtime())), host=host, port=port,
         log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=GRACE,
     )  # fmt: skip
     # Addresses go by the environment: they may hold a password, and `ps` shows arguments.

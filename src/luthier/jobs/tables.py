@@ -167,7 +167,7 @@ class ModelRow(Listed, Table):
     parent: Mapped[str]
     """Name of the model it started from."""
     kind: Mapped[str] = mapped_column(String(16))
-    """write, classify or embed."""
+    """write or read: answers, or labels and vectors of texts."""
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
     place: Mapped[str]
     """Its folder in the storage."""

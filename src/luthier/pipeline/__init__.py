@@ -7,8 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from luthier.pipeline.answering import Answering, Opened, Source, TextReader
     from luthier.pipeline.cluster import Cluster, tune_on_ray
+    from luthier.pipeline.engines import Engines, Opened, Source, TextReader
     from luthier.pipeline.events import Answered, Event, Note, Ready, StageStarted
     from luthier.pipeline.finished import Board, SideBySide, compare_runs, leaderboards
     from luthier.pipeline.harness import TaskScore, run_harness
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from luthier.pipeline.opening import TunedModel, evaluate_run, find_run, open_model
     from luthier.pipeline.preparing import Prepared, prepare
     from luthier.pipeline.probing import probe_general, probe_run
+    from luthier.pipeline.readers import Readers
     from luthier.pipeline.starting import check_start
     from luthier.pipeline.systems import kind_of_model
     from luthier.pipeline.teaching import open_teacher
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from luthier.pipeline.tuning import Tuned, tune, tune_from
 
 _MODULES = {
-    "answering": ("Answering", "Opened", "Source", "TextReader"),
+    "engines": ("Engines", "Opened", "Source", "TextReader"),
     "cluster": ("Cluster", "tune_on_ray"),
     "events": ("Answered", "Event", "Note", "Ready", "StageStarted"),
     "finished": ("Board", "SideBySide", "compare_runs", "leaderboards"),
@@ -38,6 +39,7 @@ _MODULES = {
     "opening": ("TunedModel", "evaluate_run", "find_run", "open_model"),
     "preparing": ("Prepared", "prepare"),
     "probing": ("probe_general", "probe_run"),
+    "readers": ("Readers",),
     "starting": ("check_start",),
     "systems": ("kind_of_model",),
     "teaching": ("open_teacher",),
@@ -48,7 +50,7 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "Answered",
-    "Answering",
+    "Engines",
     "Board",
     "Cluster",
     "Event",
@@ -56,6 +58,7 @@ __all__ = [
     "Note",
     "Opened",
     "Prepared",
+    "Readers",
     "Ready",
     "Searched",
     "SideBySide",

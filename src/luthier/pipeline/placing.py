@@ -38,10 +38,15 @@ def place(source: str, runtime: Runtime, observe: Callable[[str], None]) -> tupl
     return folder.path, choose_device(device, threads), precision(dtype)
 
 
-def open_vectors(source: str, runtime: Runtime) -> Embed:
-    """What makes vectors [n, D] of texts with a model of texts. Raises ConfigError, ModelError."""
+def open_texts(source: str, runtime: Runtime) -> Reader:
+    """A model of texts, for its vectors. Raises ConfigError, ModelError."""
     folder, device, dtype = place(source, runtime, lambda note: None)
     tokenizer = Tokenizer.load(folder, writes=False)
     model = load_encoder(folder, dtype=dtype, device=device)
     longest = min(tokenizer.context_length or TEXT_TOKENS, TEXT_TOKENS)
-    return Reader(model, tokenizer, longest, TOKENS_AT_ONCE).vectors
+    return Reader(model, tokenizer, longest, TOKENS_AT_ONCE)
+
+
+def open_vectors(source: str, runtime: Runtime) -> Embed:
+    """What makes vectors [n, D] of texts with a model of texts. Raises ConfigError, ModelError."""
+    return open_texts(source, runtime).vectors

@@ -10,7 +10,7 @@ from fastapi import Depends, Request
 
 from luthier.jobs import Service
 from luthier.jobs.keys import WORD
-from luthier.pipeline import Answering
+from luthier.pipeline import Engines, Readers
 from luthier.server.errors import ApiError
 from luthier.server.settings import Settings
 
@@ -28,7 +28,8 @@ class Caller:
     request_id: str
     service: Service
     settings: Settings
-    answering: Answering | None = None
+    engines: Engines | None = None
+    readers: Readers | None = None
 
     def note(self, action: str, subject: str) -> None:
         """Record that it did something that changes something."""
@@ -65,7 +66,8 @@ def may(scope: str) -> Any:
 
     def check(request: Request) -> Caller:
         caller = _caller(request, service_of(request), request.app.state.settings)
-        caller = replace(caller, answering=request.app.state.answering)
+        state = request.app.state
+        caller = replace(caller, engines=state.engines, readers=state.readers)
         request.state.key_id = caller.key_id
         if not {scope, "admin"} & caller.scopes:
             message = (

@@ -12,7 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from luthier.jobs import new_id
-from luthier.pipeline.answering import Answer, End, Opened, Piece, Source, TextReader, Told
+from luthier.pipeline.engines import Answer, End, Opened, Piece, Source, TextReader, Told
 from luthier.server.access import Asker, Caller
 from luthier.server.asking import AnswerRequest, ChatRequest, CompletionRequest
 from luthier.server.errors import ApiError, bug, no_model
@@ -98,20 +98,29 @@ class Asking:
         }  # fmt: skip
 
 
-def open_model(caller: Caller, name: str) -> Opened:
-    """The model of this name, loaded. Raises ApiError."""
+def source_of(caller: Caller, name: str) -> tuple[Source, str]:
+    """Where the model of this name comes from, and what it is made to do. Raises ApiError."""
     row = caller.service.models.find(name)
     base = caller.settings.base(row.parent if row else name)
-    if base is None or caller.answering is None:
+    if base is None:
         raise no_model(name)
     if row is None:
-        return caller.answering.open(Source(base.source))
-    if row.kind != "write":
-        raise ApiError(400, f"{name} is made to {row.kind}, and writes nothing.", param="model")
+        return Source(base.source), "base"
     folder = caller.service.storage.folder
     if folder is None:
         raise ApiError(501, "Models in remote storage are not answered from yet.", param="model")
-    return caller.answering.open(Source(base.source, folder / row.place))
+    return Source(base.source, folder / row.place), row.kind
+
+
+def open_model(caller: Caller, name: str) -> Opened:
+    """The model of this name that writes, loaded. Raises ApiError."""
+    source, kind = source_of(caller, name)
+    if kind == "read":
+        message = f"{name} reads texts, and writes none; ask it by /v1/classify or /v1/embeddings."
+        raise ApiError(400, message, param="model")
+    if caller.engines is None:
+        raise no_model(name)
+    return caller.engines.open(source)
 
 
 def begin(

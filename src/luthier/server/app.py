@@ -9,8 +9,8 @@ from starlette.exceptions import HTTPException
 
 from luthier.errors import LuthierError
 from luthier.jobs import Service
-from luthier.pipeline import Answering
-from luthier.server import answers, files, models, operations, tuning
+from luthier.pipeline import Engines, Readers
+from luthier.server import answers, files, models, operations, texts, tuning
 from luthier.server.access import Pace
 from luthier.server.errors import (
     ApiError,
@@ -24,15 +24,20 @@ from luthier.server.protection import Protection
 from luthier.server.settings import Settings
 
 
-def create_app(service: Service, settings: Settings, answering: Answering | None = None) -> FastAPI:
-    """The server of a service; without `answering` its models are not asked here."""
+def create_app(
+    service: Service,
+    settings: Settings,
+    engines: Engines | None = None,
+    readers: Readers | None = None,
+) -> FastAPI:
+    """The server of a service; without engines and readers its models are not asked here."""
     # No pages of documentation: they load their scripts from elsewhere.
     app = FastAPI(title="Luthier", version=version("luthier"), docs_url=None, redoc_url=None)
     app.state.service, app.state.settings, app.state.pace = service, settings, Pace()
-    app.state.answering = answering
+    app.state.engines, app.state.readers = engines, readers
     app.state.figures = Figures(service.jobs)
     app.include_router(operations.router)
-    for part in (files, tuning, models, answers):
+    for part in (files, tuning, models, answers, texts):
         app.include_router(part.router, prefix="/v1")
     for error, answer in (
         (ApiError, on_api_error),

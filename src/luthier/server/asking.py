@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from luthier.data import Message, ToolCall
-from luthier.pipeline.answering import Allow, Choosing, Opened
+from luthier.pipeline.engines import Allow, Choosing, Opened
 from luthier.server.errors import ApiError
 
 MOST_CHOICES = 16

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Allow",
     "Answer",
-    "Answering",
+    "Engines",
     "Choosing",
     "End",
     "Opened",
@@ -106,7 +106,7 @@ class Opened:
         return self.engine.submit(asked, tell)
 
 
-class Answering:
+class Engines:
     """The engines of a process."""
 
     def __init__(self, runtime: Runtime, *, max_bases: int = 2, slots: int = SLOTS) -> None:
