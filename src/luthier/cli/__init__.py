@@ -17,6 +17,7 @@ from luthier.cli import (
     curate,
     curve,
     data,
+    databases,
     evaluate,
     machine,
     predict,
@@ -94,6 +95,7 @@ app.add_typer(recipe.app, name="recipe")
 app.command("serve")(serving.serve)
 app.command("worker")(serving.worker)
 app.add_typer(serving.keys, name="keys")
+app.add_typer(databases.app, name="db")
 app.command("doctor")(machine.doctor)
 
 __all__ = ["app", "main"]
