@@ -218,8 +218,15 @@ def test_log_likelihoods_are_the_models_own(llama: LanguageModel) -> None:
         choosing = Choosing(temperature=2.0, seed=1)
         pieces, _ = said(submit(engine, Asked(PROMPTS[0], 6, choosing=choosing, num_logprobs=3)))
         none, _ = said(submit(engine, Asked(PROMPTS[0], 2, choosing=GREEDY)))
-    assert none[0].logprob is None
-    ids = [*PROMPTS[0], *(piece.id for piece in pieces)]
+        assert none[0].logprob is None
+        ids = [*PROMPTS[0], *(piece.id for piece in pieces)]
+        weighed = engine.weigh(ids, "", 2)
+        assert [piece.id for piece in weighed] == ids[1:]
+        assert [p.logprob for p in weighed[-6:]] == pytest.approx(
+            [p.logprob for p in pieces], abs=1e-4
+        )
+        assert dict(weighed[-1].top) == pytest.approx(dict(pieces[-1].top[:2]), abs=1e-4)
+        assert engine.weigh(ids[:1], "", 2) == []
     llama.base.set_attn_implementation("eager")
     with torch.inference_mode():
         hidden = llama.base(input_ids=torch.tensor([ids])).logits[0].float()

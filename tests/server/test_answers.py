@@ -190,6 +190,31 @@ def test_completions_go_on_from_texts_and_ids(service: Service, client: OpenAI) 
     assert "".join(chunk.choices[0].text for chunk in streamed if chunk.choices) == texts[0]
 
 
+def test_completions_tell_how_likely_texts_are(service: Service, client: OpenAI) -> None:
+    ids = Tokenizer.load(service.model()).encode_opening("some words")
+    given: dict[str, Any] = {"model": BASE, "prompt": ids, "temperature": 0, "logprobs": 2}
+    echoed = client.completions.create(echo=True, max_tokens=3, **given).choices[0]
+    alone = client.completions.create(max_tokens=3, **given).choices[0]
+    told, own = echoed.logprobs, alone.logprobs
+    assert told is not None
+    assert own is not None
+    assert echoed.text == "some words" + alone.text
+    assert told.token_logprobs is not None
+    assert told.tokens is not None
+    assert told.text_offset is not None
+    assert told.top_logprobs is not None
+    assert len(told.token_logprobs) == len(ids) + 3
+    assert told.token_logprobs[0] is None
+    assert told.token_logprobs[len(ids) :] == pytest.approx(own.token_logprobs, abs=1e-4)
+    assert "".join(told.tokens) == echoed.text
+    assert [echoed.text[at] for at in told.text_offset] == [token[0] for token in told.tokens]
+    assert all(len(top) == 2 for top in told.top_logprobs[1:])
+    only = client.completions.create(echo=True, max_tokens=0, **given).choices[0]
+    assert only.logprobs is not None
+    assert only.logprobs.token_logprobs is not None
+    assert only.logprobs.token_logprobs[1:] == pytest.approx(told.token_logprobs[1 : len(ids)])
+
+
 @pytest.mark.parametrize(
     ("changes", "status", "code"),
     [

@@ -22,6 +22,7 @@ from torch import Tensor
 from luthier.errors import LuthierError
 from luthier.models.cache import KeyValueCache
 from luthier.models.guessing import LOOKS_BACK, MOST_AHEAD, Guess, Guesses
+from luthier.models.layout import FlatLayout
 from luthier.models.loading import LanguageModel
 from luthier.models.mixing import MixedAdapters
 from luthier.models.products import likeliest, quick_counts
@@ -31,6 +32,9 @@ FILL_TOKENS = 1024
 
 LEAST_SHARED = 8
 """Tokens that must be alike for them to be copied from another slot."""
+
+WEIGHED_AT_ONCE = 128
+"""Tokens whose logits are there at once."""
 
 SPARE = 16
 """Places of a slot for tokens guessed behind the last one that an answer may have."""
@@ -183,6 +187,13 @@ class Engine:
         """Requests that are being answered."""
         return len(self._rows)
 
+    def weigh(self, ids: Sequence[int], adapter: str, num_top: int) -> list[Piece]:
+        """How likely each of these tokens but the first is after those before it."""
+        found: list[Piece] = []
+        if len(ids) > 1:
+            self.do(lambda: found.extend(self._weigh(ids, adapter, num_top)))
+        return found
+
     def do(self, errand: Callable[[], None]) -> None:
         """Let the engine's thread do something between two steps; raises what it raises."""
         done: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
@@ -212,6 +223,22 @@ class Engine:
                     self._turn()
         for answer in (*(row.answer for row in self._rows), *self._waiting):
             answer.tell(End("cancelled"))
+
+    @torch.inference_mode()
+    def _weigh(self, ids: Sequence[int], adapter: str, num_top: int) -> list[Piece]:
+        device, found = self.model.device, []
+        with self.adapters.mixed():
+            self.adapters.assign([adapter] * len(ids))
+            hidden = self.model.run(
+                torch.tensor(ids, device=device), torch.arange(len(ids), device=device),
+                flat_layout=FlatLayout.of((len(ids),)),
+            )  # fmt: skip
+        for start in range(0, len(ids) - 1, WEIGHED_AT_ONCE):
+            end = min(start + WEIGHED_AT_ONCE, len(ids) - 1)
+            logits = self.model.logits(hidden[start:end])
+            targets = ids[start + 1 : end + 1]
+            found += [_piece(t, own, num_top) for t, own in zip(targets, logits, strict=True)]
+        return found
 
     def _turn(self) -> None:
         with self._changed:

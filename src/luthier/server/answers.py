@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -147,6 +148,9 @@ def begin(
         )
         room = engine.context - len(ids)
         asking.choices.append(choice)
+        if limit == 0:
+            choice.reason = "length"
+            continue
 
         def tell(told: Told, choice: Choice = choice) -> None:
             loop.call_soon_threadsafe(asking.told.put_nowait, (choice, told))
@@ -308,15 +312,14 @@ async def chat(body: ChatRequest, request: Request, caller: Asker) -> Any:
 
 @router.post("/completions")
 async def complete(body: CompletionRequest, request: Request, caller: Asker) -> Any:
-    """What follows texts."""
-    if body.echo or body.logprobs is not None:
-        message = "echo and logprobs of completions are not offered yet."
-        raise ApiError(400, message, param="logprobs", code="unsupported_parameter")
+    """What follows texts; with `echo` the texts as well, with `logprobs` how likely tokens are."""
+    if body.stream and (body.echo or body.logprobs is not None):
+        raise ApiError(400, "echo and logprobs are not streamed.", param="stream")
     opened = await run_in_threadpool(open_model, caller, body.model)
     encode = opened.tokenizer.encode_opening
     prompts = [encode(p) if isinstance(p, str) else p for p in body.prompts]
     limit = COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens
-    asking = begin(opened, prompts, body, limit, None, caller.settings.limits.waiting)
+    asking = begin(opened, prompts, body, limit, body.logprobs, caller.settings.limits.waiting)
     about = {"id": new_id("cmpl-"), "object": "text_completion", "created": int(time.time()),
              "model": body.model, "system_fingerprint": None}  # fmt: skip
     if body.stream:
@@ -324,11 +327,36 @@ async def complete(body: CompletionRequest, request: Request, caller: Asker) -> 
         chunks = TextChunks(about, opened, None, has_usage)
         return StreamingResponse(events(asking, chunks), media_type="text/event-stream")
     await whole(asking, request)
-    return {
-        **about, "usage": asking.usage,
-        "choices": [
-            {"index": choice.index, "text": "".join(choice.texts), "logprobs": None,
+    choices = []
+    for choice in asking.choices:
+        ids = prompts[choice.index // (body.n or 1)] if body.echo else []
+        before = opened.tokenizer.decode(list(ids)) if ids else ""
+        logprobs = None
+        if body.logprobs is not None:
+            weigh = opened.engine.weigh
+            weighed = await run_in_threadpool(weigh, ids, opened.adapter, body.logprobs)
+            first = [Piece(ids[0])] if ids else []
+            logprobs = token_logprobs(opened, [*first, *weighed, *choice.pieces])
+        choices.append(
+            {"index": choice.index, "text": before + "".join(choice.texts), "logprobs": logprobs,
              "finish_reason": choice.reason}
-            for choice in asking.choices
+        )  # fmt: skip
+    return {**about, "usage": asking.usage, "choices": choices}
+
+
+def token_logprobs(opened: Opened, pieces: Sequence[Piece]) -> Wire:
+    """Log-likelihoods of tokens, as a completion tells them."""
+
+    def text(token: int) -> str:
+        return opened.tokenizer.decode([token], keep_special=True)
+
+    tokens = [text(piece.id) for piece in pieces]
+    return {
+        "tokens": tokens,
+        "token_logprobs": [piece.logprob for piece in pieces],
+        "top_logprobs": [
+            None if piece.logprob is None else {text(other): log for other, log in piece.top}
+            for piece in pieces
         ],
-    }  # fmt: skip
+        "text_offset": [0, *accumulate(map(len, tokens))][: len(tokens)],
+    }

@@ -161,6 +161,7 @@ class ChatRequest(AnswerRequest):
 class CompletionRequest(AnswerRequest):
     """The body of a completion: texts or ids that something is to follow."""
 
+    max_tokens: Annotated[int, Field(ge=0)] | None = None
     prompt: str | list[str] | list[int] | list[list[int]]
     echo: bool | None = None
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
