@@ -208,7 +208,7 @@ def test_completions_tell_how_likely_texts_are(service: Service, client: OpenAI)
     assert told.token_logprobs[len(ids) :] == pytest.approx(own.token_logprobs, abs=1e-4)
     assert "".join(told.tokens) == echoed.text
     assert [echoed.text[at] for at in told.text_offset] == [token[0] for token in told.tokens]
-    assert all(len(top) == 2 for top in told.top_logprobs[1:])
+    assert all(1 <= len(top) <= 2 for top in told.top_logprobs[1:]), "two may be written alike"
     only = client.completions.create(echo=True, max_tokens=0, **given).choices[0]
     assert only.logprobs is not None
     assert only.logprobs.token_logprobs is not None
