@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from luthier.errors import JobError
 from luthier.jobs import LAYOUT, LostHoldError
 from luthier.jobs.states import LEADS_TO, OVER
-from luthier.jobs.tables import EventRow, Table
+from luthier.jobs.tables import EventRow, ModelRow, Table
 from own_service import Service
 
 
@@ -148,3 +148,25 @@ def test_many_at_once_make_as_many_jobs_as_were_wanted(service: Service) -> None
     assert len(set(made)) == 30
     jobs, _ = service.jobs.list(None, 100)
     assert len(jobs) == 30
+
+
+def test_only_the_newest_checkpoints_are_kept(service: Service) -> None:
+    other, job = service.create("file-x"), service.create("file-x")
+    for one, steps in ((other, [1]), (job, [5, 10, 15, 20, 10])):
+        hold = service.jobs.take(service.job(one.id), "worker")
+        assert hold is not None
+        for step in steps:
+            model = ModelRow(
+                id=f"{one.id}:ckpt-step-{step}", parent="tiny", kind="write", job_id=one.id,
+                place=f"jobs/{one.id}/{step}", deleted_at=None,
+            )  # fmt: skip
+            service.jobs.add_checkpoint(hold, step, model, {"step": step})
+    checkpoints, has_more = service.jobs.checkpoints(job.id, None, 2)
+    assert [row.step for row in checkpoints] == [20, 15]
+    assert has_more
+    (last,), has_more = service.jobs.checkpoints(job.id, checkpoints[-1].id, 2)
+    assert (last.step, has_more) == (10, False)
+    assert service.models.find(f"{job.id}:ckpt-step-5") is None
+    assert service.models.find(f"{other.id}:ckpt-step-1") is not None
+    service.models.delete(f"{job.id}:ckpt-step-20")
+    assert service.jobs.checkpoints(job.id, None, 1)[0][0].step == 15

@@ -4,6 +4,9 @@ import re
 
 from luthier.jobs.tables import JobRow
 
+KEPT = 3
+"""Checkpoints of a job that can be asked: the newest."""
+
 OWNER = "local"
 """Where an organisation's name would stand."""
 

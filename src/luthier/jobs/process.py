@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from luthier.errors import LuthierError
+from luthier.jobs.naming import KEPT
 from luthier.runs import JsonLines
 
 if TYPE_CHECKING:
@@ -28,9 +29,6 @@ GRACE = 10.0
 
 ASKED, STEP = "asked", "step-"
 """Folder in a run's own, and names in it, of checkpoints that can be asked."""
-
-KEPT = 3
-"""Newest checkpoints that can be asked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from luthier.errors import JobError, LuthierError
 from luthier.jobs.ids import new_id
+from luthier.jobs.naming import KEPT
 from luthier.jobs.states import before
 from luthier.jobs.tables import (
     Body,
@@ -124,8 +125,12 @@ class Jobs:
     def checkpoints(
         self, job_id: str, after: str | None, limit: int
     ) -> tuple[Sequence[CheckpointRow], bool]:
-        """The newest checkpoints of a job before `after`, and whether there are more."""
-        return self._page(CheckpointRow, [CheckpointRow.job_id == job_id], after, limit)
+        """The newest checkpoints of a job before `after`, and whether there are more.
+
+        Those whose model is no longer kept are none.
+        """
+        is_kept = exists().where(ModelRow.id == CheckpointRow.model, ModelRow.deleted_at.is_(None))
+        return self._page(CheckpointRow, [CheckpointRow.job_id == job_id, is_kept], after, limit)
 
     def _page(
         self, table: Any, wanted: Iterable[ColumnElement[bool]], after: str | None, limit: int
@@ -271,6 +276,11 @@ class Jobs:
                 )  # fmt: skip
                 model.created_at = self.now()
                 session.add(model)
+                session.flush()
+                of_job = select(ModelRow).join(CheckpointRow, ModelRow.id == CheckpointRow.model)
+                of_job = of_job.where(CheckpointRow.job_id == hold.job_id)
+                for old in session.scalars(of_job.order_by(CheckpointRow.step.desc()).offset(KEPT)):
+                    old.deleted_at = old.deleted_at or self.now()
 
         self._write(work)
 
