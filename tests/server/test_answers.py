@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -261,9 +262,8 @@ def test_a_full_queue_says_when_to_come_again(address: str) -> None:
     assert len(refused) + sum(not isinstance(x, Exception) for x in found) == 40
 
 
-def test_who_goes_away_is_not_answered_further(
-    address: str, client: OpenAI, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def slowed(monkeypatch: pytest.MonkeyPatch) -> set[Engine]:
+    """Let each step take 20 ms; the engines that took one."""
     engines: set[Engine] = set()
     step = Engine._step
 
@@ -273,6 +273,13 @@ def test_who_goes_away_is_not_answered_further(
         step(self)
 
     monkeypatch.setattr(Engine, "_step", slow)
+    return engines
+
+
+def test_who_goes_away_is_not_answered_further(
+    address: str, client: OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines = slowed(monkeypatch)
     endless: dict[str, Any] = {"max_tokens": 200, "logit_bias": {"65": 100}}
     stream = chat(client, stream=True, **endless)
     next(iter(stream))
@@ -287,6 +294,26 @@ def test_who_goes_away_is_not_answered_further(
     while engine.num_active and time.monotonic() < deadline:
         time.sleep(0.05)
     assert engine.num_active == 0, "200 steps take 4 seconds"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_that_breaks_off_is_no_whole_one(
+    service: Service, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    slowed(monkeypatch)
+    engines = Engines(Runtime.model_validate({"device": "cpu"}))
+    with (
+        running(service, engines, needs_key=False) as address,
+        OpenAI(base_url=address, api_key="none", max_retries=0) as client,
+    ):
+        chat(client)  # it is loaded
+        closing = threading.Timer(0.3, engines.close)
+        closing.start()
+        with pytest.raises(openai.APIError, match="put away"):  # noqa: PT012 - it comes in pieces
+            found = chat(client, max_tokens=100_000, logit_bias={"65": 100}, stream=stream)
+            for _ in found if stream else ():
+                pass
+        closing.join()
 
 
 def test_a_model_that_only_reads_is_not_asked(

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -22,8 +23,8 @@ from luthier.tokens import encode_prompt
 
 COMPLETION_TOKENS = 16
 """Tokens of a completion where the client says nothing: the protocol's own default."""
-REASONS = {"stop": "stop", "length": "length", "cancelled": "stop"}
 
+log = logging.getLogger("luthier.server")
 router = APIRouter()
 
 
@@ -42,12 +43,15 @@ class Choice:
     def take(self, told: Told) -> str:
         """The text that is certain with what was told; `reason` says when it was the last.
 
-        Raises what the engine raises.
+        Raises what the engine raises, ApiError where it was closed.
         """
         if isinstance(told, Exception):
             raise told
         if isinstance(told, End):
-            self.reason, self.num_cached = REASONS[told.reason], told.num_cached
+            if told.reason == "cancelled":
+                message = "The model was put away while it answered; try again."
+                raise ApiError(503, message, headers={"retry-after": "1"})
+            self.reason, self.num_cached = told.reason, told.num_cached
             return self._keep(self.reader.end())
         self.pieces.append(told)
         text = self._keep(self.reader.add(told.id))
@@ -198,7 +202,10 @@ async def events(asking: Asking, chunks: "Chunks") -> AsyncIterator[str]:
         for chunk in chunks.last(asking):
             yield _event(chunk)
         yield "data: [DONE]\n\n"
+    except ApiError as error:
+        yield _event(error.body())
     except RuntimeError:
+        log.exception("a stream broke off")
         yield _event(bug().body())
 
 

@@ -11,8 +11,8 @@ router = APIRouter()
 
 
 @router.get("/health")
-def health() -> Wire:
-    """The process lives."""
+async def health() -> Wire:
+    """The process lives, however busy it is."""
     return {"status": "ok"}
 
 
