@@ -60,6 +60,7 @@ def test_a_service_moves_to_postgresql_and_back(
     back = Service(tmp_path / "back")
     restore(tmp_path / "again.db", back.database)
     assert everything(back) == everything(moved)
+    moved.database.close()
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
