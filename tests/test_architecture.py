@@ -57,6 +57,8 @@ EXCEPTIONS = {
     "has shut itself in",
     "src/luthier/server/protection.py catches Exception": "a bug of ours is logged, and answered "
     "in the protocol's form",
+    "src/luthier/models/engine.py catches Exception": "whatever goes wrong, who waits is told, and "
+    "the engine goes on",
     "src/luthier/tokens/tokenizer.py catches Exception": "the Rust library raises nothing narrower",
 }
 

@@ -292,7 +292,10 @@ def test_an_engine_that_ends_tells_who_waits(llama: LanguageModel) -> None:
     answers = [submit(engine, Asked(PROMPTS[0], 3000, choosing=GREEDY)) for _ in range(3)]
     answers[0].told.get(timeout=60)
     engine.close()
-    assert [said(answer)[1].reason for answer in answers] == ["cancelled"] * 3
+    answers.append(submit(engine, Asked(PROMPTS[0], 4)))
+    assert [said(answer)[1].reason for answer in answers] == ["cancelled"] * 4
+    with pytest.raises(ModelError, match="put away"):
+        engine.weigh(PROMPTS[0], "", 1)
 
 
 def test_an_error_reaches_who_asked_and_nobody_else(
@@ -311,6 +314,21 @@ def test_an_error_reaches_who_asked_and_nobody_else(
         assert ids_of(submit(engine, Asked(PROMPTS[0], 4, choosing=GREEDY))) == plain(
             llama, PROMPTS[0], 4
         )
+
+
+def test_one_that_cannot_go_on_disturbs_no_other(llama: LanguageModel) -> None:
+    nothing = Choosing(temperature=1.0, allow=lambda ids: only())
+    wanted = plain(llama, PROMPTS[1], 12)
+    with running(llama) as engine:
+        fine = submit(engine, Asked(PROMPTS[1], 12, choosing=GREEDY))
+        wrong = submit(engine, Asked(PROMPTS[0], 12, choosing=nothing))
+        with pytest.raises(RuntimeError):
+            said(wrong)
+        assert ids_of(fine) == wanted
+        with pytest.raises(IndexError):
+            said(submit(engine, Asked([10**6], 12, choosing=GREEDY)))
+        again = submit(engine, Asked(PROMPTS[1], 12, choosing=GREEDY))
+        assert ids_of(again) == wanted
 
 
 def test_nothing_to_do_takes_no_time(llama: LanguageModel) -> None:

@@ -191,6 +191,13 @@ def test_completions_go_on_from_texts_and_ids(service: Service, client: OpenAI) 
     assert "".join(chunk.choices[0].text for chunk in streamed if chunk.choices) == texts[0]
 
 
+@pytest.mark.parametrize("ids", [[10**6], [-1], [5, 2**40]])
+def test_tokens_that_do_not_exist_harm_nobody(client: OpenAI, ids: list[int]) -> None:
+    with pytest.raises(openai.BadRequestError, match="Token ids"):
+        client.completions.create(model=BASE, prompt=ids)
+    assert chat(client).choices[0].message.content
+
+
 def test_completions_tell_how_likely_texts_are(service: Service, client: OpenAI) -> None:
     ids = Tokenizer.load(service.model()).encode_opening("some words")
     given: dict[str, Any] = {"model": BASE, "prompt": ids, "temperature": 0, "logprobs": 2}

@@ -8,7 +8,6 @@ request that begins like one before computes only the rest.
 One thread computes; `submit` and `cancel` may be called from any other.
 """
 
-import itertools
 import queue
 import threading
 from collections import Counter, deque
@@ -19,7 +18,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from luthier.errors import LuthierError
+from luthier.errors import LuthierError, ModelError
 from luthier.models.cache import KeyValueCache
 from luthier.models.guessing import LOOKS_BACK, MOST_AHEAD, Guess, Guesses
 from luthier.models.layout import FlatLayout
@@ -163,7 +162,6 @@ class Engine:
             deque()
         )
         self._changed, self._is_over = threading.Condition(), False
-        self._numbers = itertools.count()
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
 
@@ -173,6 +171,9 @@ class Engine:
         """Ask; what comes is told in the engine's thread, which must not be held up."""
         answer = Answer(asked, tell)
         with self._changed:
+            if self._is_over:
+                tell(End("cancelled"))
+                return answer
             self._waiting.append(answer)
             self._changed.notify()
         return answer
@@ -195,9 +196,14 @@ class Engine:
         return found
 
     def do(self, errand: Callable[[], None]) -> None:
-        """Let the engine's thread do something between two steps; raises what it raises."""
+        """Let the engine's thread do something between two steps; raises what it raises.
+
+        Raises ModelError where the engine has ended.
+        """
         done: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
         with self._changed:
+            if self._is_over:
+                raise ModelError("was put away")
             self._errands.append((errand, done))
             self._changed.notify()
         if error := done.get():
@@ -223,6 +229,8 @@ class Engine:
                     self._turn()
         for answer in (*(row.answer for row in self._rows), *self._waiting):
             answer.tell(End("cancelled"))
+        for _, done in self._errands:
+            done.put(ModelError("was put away"))
 
     @torch.inference_mode()
     def _weigh(self, ids: Sequence[int], adapter: str, num_top: int) -> list[Piece]:
@@ -250,7 +258,7 @@ class Engine:
                 self._admit()
             if self._rows:
                 self._step()
-        except (LuthierError, RuntimeError) as error:
+        except Exception as error:
             for row in self._rows:
                 row.answer.tell(error)
             self._rows.clear()
@@ -272,7 +280,7 @@ class Engine:
             if answer.is_cancelled:
                 answer.tell(End("cancelled"))
                 continue
-            row = _Row(answer, _generator(answer.asked.choosing.seed, next(self._numbers)))
+            row = _Row(answer, _generator(answer.asked.choosing.seed))
             slot = len(self._rows)
             row.num_cached = self._share(slot, answer.asked)
             self._rows.append(row)
@@ -339,7 +347,11 @@ class Engine:
         ended: list[tuple[int, str]] = []
         for slot, guess in enumerate(guesses, start=first):
             row, end = self._rows[slot], start + 1 + len(guess.ids)
-            reason = self._settle(row, guess, logits[start:end], best[start:end])
+            try:
+                reason = self._settle(row, guess, logits[start:end], best[start:end])
+            except (RuntimeError, ValueError) as error:  # of how this one's tokens are chosen
+                row.answer.tell(error)
+                reason = "cancelled"
             self._kept[slot] = (row.asked.adapter, [*row.asked.ids, *row.ids])
             self._cache.lengths[slot] = len(row.asked.ids) + len(row.ids) - 1
             if reason:
@@ -411,7 +423,7 @@ def _piece(token: int, logits: Tensor, num_logprobs: int | None) -> Piece:
     return Piece(token, float(logprobs[token]), tuple(told))
 
 
-def _generator(seed: int | None, number: int) -> torch.Generator:
+def _generator(seed: int | None) -> torch.Generator:
     """A row's own luck; without a seed another one for each request."""
     generator = torch.Generator()
     generator.manual_seed(seed) if seed is not None else generator.seed()

@@ -14,7 +14,7 @@ from luthier.pipeline import Engines, Readers
 from luthier.server.errors import ApiError
 from luthier.server.settings import Settings
 
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "testserver")
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 """Names under which a server without keys answers: so no page of a browser reaches it by a name of
 its own (DNS rebinding)."""
 

@@ -134,6 +134,7 @@ def begin(
 ) -> Asking:  # fmt: skip
     """Ask for all answers of a request. Raises ApiError."""
     engine, count = opened.engine, body.n or 1
+    vocabulary = engine.model.head.weight.shape[0]
     if engine.num_waiting + len(prompts) * count > max_waiting:
         message = "The server has more requests than it can answer now."
         raise ApiError(429, message, code="queue_full", headers={"retry-after": "2"})
@@ -143,6 +144,8 @@ def begin(
                 f"The prompt has {len(ids)} tokens, the model takes 1 to {engine.context - 1}."
             )
             raise ApiError(400, message, param="messages", code="context_length_exceeded")
+        if not 0 <= min(ids) <= max(ids) < vocabulary:
+            raise ApiError(400, f"Token ids lie between 0 and {vocabulary - 1}.", param="prompt")
     loop = asyncio.get_running_loop()
     asking = Asking(opened, prompts, [], asyncio.Queue())
     for number in range(len(prompts) * count):

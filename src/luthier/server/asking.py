@@ -1,6 +1,5 @@
 """Requests to models, as clients write them: checked, and in our own words."""
 
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
@@ -172,5 +171,5 @@ class CompletionRequest(AnswerRequest):
         if isinstance(self.prompt, str):
             return [self.prompt]
         if self.prompt and isinstance(self.prompt[0], int):
-            return [json.loads(json.dumps(self.prompt))]
+            return [list(self.prompt)]
         return list(self.prompt)  # type: ignore[arg-type]

@@ -129,7 +129,7 @@ def _check_file(caller: Caller, file_id: str, param: str) -> None:
 
 
 def _hyperparameters(request: JobRequest, method: Method) -> dict[str, Any]:
-    """What was asked, later places first: the method's own, the deprecated ones, the body's."""
+    """What was asked by the body, the deprecated field, the method; the last of these counts."""
     of_method = getattr(method, method.type)
     asked: dict[str, Any] = {
         name: value

@@ -16,7 +16,7 @@ from luthier.server.wire import Wire
 MOST_TEXTS = 2048
 
 Word = Annotated[str, StringConstraints(min_length=1)]
-Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+Ids = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
 
 router = APIRouter()
 
@@ -49,10 +49,6 @@ class EmbeddingRequest(TextRequest):
     dimensions: Annotated[int, Field(ge=1)] | None = None
     input_type: Literal["query", "passage"] = "query"
     """Ours: whether the texts are asked with, or to be found."""
-
-
-class LabelRequest(TextRequest):
-    """The body of a request for labels."""
 
 
 def _open(caller: Asker, name: str) -> Texts:
@@ -93,7 +89,7 @@ def _written(vector: Any, body: EmbeddingRequest) -> str | list[float]:
 
 
 @router.post("/classify")
-def classify(body: LabelRequest, caller: Asker) -> Wire:
+def classify(body: TextRequest, caller: Asker) -> Wire:
     """Labels of texts, with the probability of each."""
     model = _open(caller, body.model)
     texts, num_tokens = body.texts(model)
