@@ -11,6 +11,7 @@ import typer
 
 from luthier.cli import (
     browse,
+    captures,
     cartography,
     check,
     compare,
@@ -30,6 +31,7 @@ from luthier.cli import (
     talk,
     train,
     use,
+    webhooks,
 )
 from luthier.errors import LuthierError
 
@@ -96,6 +98,8 @@ app.command("serve")(serving.serve)
 app.command("worker")(serving.worker)
 app.add_typer(serving.keys, name="keys")
 app.add_typer(databases.app, name="db")
+app.add_typer(webhooks.app, name="webhooks")
+app.add_typer(captures.app, name="captures")
 app.command("doctor")(machine.doctor)
 
 __all__ = ["app", "main"]

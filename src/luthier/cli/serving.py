@@ -24,7 +24,7 @@ from luthier.errors import ConfigError
 
 if TYPE_CHECKING:
     from luthier.jobs import Service
-    from luthier.server import Base
+    from luthier.server import Base, Settings
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 RESTART = 5.0
@@ -47,6 +47,19 @@ StorageUrl = Annotated[
     typer.Option(
         "--storage", envvar="LUTHIER_STORAGE", metavar="URL",
         help="Where contents are kept, such as s3://bucket/folder; else in the workspace.",
+    ),
+]  # fmt: skip
+Embedder = Annotated[
+    str | None,
+    typer.Option(
+        "--embedder", metavar="NAME", help="Model whose vectors graders compare texts by."
+    ),
+]
+Capture = Annotated[
+    float | None,
+    typer.Option(
+        "--capture", metavar="DAYS", min=0.01,
+        help="Keep what is asked and answered for so long, masked, to learn from.",
     ),
 ]  # fmt: skip
 Slots = Annotated[int, typer.Option("--slots", min=1, help="Jobs that a worker does at once.")]
@@ -72,18 +85,14 @@ def serve(
     no_key: Annotated[
         bool, typer.Option("--no-key", help="Ask for no key; only on this machine.")
     ] = False,
+    embedder: Embedder = None,
+    capture: Capture = None,
     origin: Annotated[
         list[str],
         typer.Option("--origin", metavar="URL", help="Pages from there may ask, in a browser."),
     ] = [],  # noqa: B006
 ) -> None:
     """Answer OpenAI's fine-tuning protocol, and work on the jobs."""
-    if no_key and host not in LOOPBACK:
-        raise ConfigError(
-            "without keys anybody who reaches it may use it",
-            where=f"--host {host}",
-            accepted=f"one of {', '.join(LOOPBACK)} with --no-key",
-        )
     _needs_serving()
     import uvicorn
 
@@ -94,7 +103,11 @@ def serve(
 
     bases = _bases(model)
     service = Service.at(workspace, database, storage)
-    settings = Settings(bases, needs_key=not no_key, origins=tuple(origin))
+    settings = Settings(
+        bases, needs_key=not no_key, origins=tuple(origin), embedder=embedder,
+        capture_days=capture,
+    )  # fmt: skip
+    _check(settings, host)
     log_lines()
     out = console()
     out.print(f"http://{host}:{port}/v1 with {len(bases)} base models", markup=False)
@@ -111,6 +124,21 @@ def serve(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt), _working(command):
         uvicorn.Server(config).run()
+
+
+def _check(settings: "Settings", host: str) -> None:
+    """Raise ConfigError where a server would be open to anybody, or has not what it needs."""
+    if not settings.needs_key and host not in LOOPBACK:
+        raise ConfigError(
+            "without keys anybody who reaches it may use it", where=f"--host {host}",
+            accepted=f"one of {', '.join(LOOPBACK)} with --no-key",
+        )  # fmt: skip
+    if settings.embedder is not None and settings.base(settings.embedder) is None:
+        raise ConfigError(
+            f"is {settings.embedder}", where="--embedder",
+            accepted=f"one of {', '.join(settings.bases) or 'none'}",
+            advice="name it as a --model too",
+        )  # fmt: skip
 
 
 def _bases(texts: Sequence[str]) -> "dict[str, Base]":
@@ -197,7 +225,7 @@ def _needs_serving() -> None:
         )
 
 
-def _service(workspace: Path, database: str) -> "Service":
+def open_service(workspace: Path, database: str) -> "Service":
     from luthier.jobs import Service
 
     return Service.at(workspace, database)
@@ -216,7 +244,7 @@ def create_key(
     database: DatabaseUrl = "",
 ) -> None:
     """Make a key, and print it: it is told this once, and only its hash is kept."""
-    service = _service(workspace, database)
+    service = open_service(workspace, database)
     row, secret = service.keys.create(name, scope or ["read", "tune", "infer"], rate)
     sys.stderr.write(f"{row.id} for {name}: {', '.join(row.scopes['list'])}\n")
     typer.echo(secret)
@@ -227,7 +255,7 @@ def list_keys(
     workspace: Folder = DEFAULT_WORKSPACE, database: DatabaseUrl = "", as_json: AsJson = False
 ) -> None:
     """All keys, without their secrets."""
-    rows = _service(workspace, database).keys.list()
+    rows = open_service(workspace, database).keys.list()
     told = [
         {
             "id": row.id, "name": row.name, "hint": row.hint, "scopes": row.scopes["list"],
@@ -255,7 +283,7 @@ def revoke_key(
     database: DatabaseUrl = "",
 ) -> None:
     """Refuse a key from now on."""
-    if not _service(workspace, database).keys.revoke(key):
+    if not open_service(workspace, database).keys.revoke(key):
         raise ConfigError(
             "there is no such key", where=key, advice="luthier keys list shows all there are"
         )

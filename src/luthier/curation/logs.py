@@ -7,7 +7,7 @@ export writes them, one JSON object a line.
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from luthier.data import Finding, Place, Report, Row
@@ -188,14 +188,22 @@ def _batched(fields: Fields) -> Answered | None:
 
 
 def _exchanged(fields: Fields) -> Answered | None:
-    """A server's own log: request and response as they were."""
+    """A server's own log: request and response as they were, and what somebody thinks of it."""
     response = fields["response"]
     if not response:
         raise _NoneError(
             f"failed: {fields['error']}" if fields.get("error") else "was not answered"
         )
     read = _responses if response.get("object") == "response" else _chat
-    return read(fields["request"], response, str(fields.get("id") or response.get("id") or ""))
+    origin = str(fields.get("id") or response.get("id") or "")
+    found = read(fields["request"], response, origin)
+    thought = fields.get("feedback") or {}
+    if thought.get("correction"):
+        corrected = {"role": "assistant", "content": _text(thought["correction"])}
+        return replace(found, messages=[*found.messages[:-1], corrected], score=1.0)
+    if thought.get("rating"):
+        return replace(found, score=float(thought["rating"] == "up"))
+    return found
 
 
 def _langsmith(fields: Fields) -> Answered | None:

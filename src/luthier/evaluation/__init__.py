@@ -49,6 +49,10 @@ from luthier.evaluation.grading import (
     Said,
     Sample,
     build_graders,
+    calculated,
+    check_multi,
+    grade,
+    sample_of,
 )
 from luthier.evaluation.memorising import Completed, Memorised, weigh_memory
 from luthier.evaluation.offending import offensive_words
@@ -97,6 +101,8 @@ from luthier.evaluation.swapping import (
     swapped,
     swapped_text,
 )
+from luthier.evaluation.templates import MissingError, fill, look_up
+from luthier.evaluation.tool_answers import Call, calls_in
 from luthier.evaluation.values import (
     Comparison,
     Decision,
@@ -128,6 +134,10 @@ from luthier.evaluation.wording import (
 )
 
 __all__ = [
+    "MissingError",
+    "fill",
+    "look_up",
+    "Call",
     "Completed",
     "Memorised",
     "weigh_memory",
@@ -215,6 +225,7 @@ __all__ = [
     "best_temperature",
     "best_thresholds",
     "build_scorers",
+    "calls_in",
     "choose_shots",
     "class_details",
     "class_scorers",
@@ -256,4 +267,8 @@ __all__ = [
     "value_prediction",
     "with_losses",
     "with_shots",
+    "calculated",
+    "check_multi",
+    "grade",
+    "sample_of",
 ]

@@ -9,8 +9,8 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -65,15 +65,22 @@ FORM_OF_LABEL = (
 )
 
 
+Fault = Literal["", "variable", "program", "reply", "server", "formula", "other"]
+"""A template names what is not there; the program, what the model said, the model itself, or the
+formula failed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Grade:
     """A score, or why there is none."""
 
     score: float | None
     why: str = ""
+    fault: Fault = ""
+    """Whose, where there is no score."""
 
 
-NOTHING = Grade(None, "the program gave nothing that can be read")
+NOTHING = Grade(None, "the program gave nothing that can be read", "program")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +181,7 @@ def build_graders(evaluation: Judging, means: Means) -> tuple[GradedScorer, ...]
 
 def _graded(grader: Grader, means: Means) -> GradedScorer:
     if isinstance(grader, Multi):
-        _check_formula(grader)
+        check_multi(grader)
     if isinstance(grader, StringCheck | LabelModel) or grader.pass_threshold is not None:
         metric = Metric(grader.name, grader.name, "pass_fail", True, "share")
     elif _is_share(grader):
@@ -240,7 +247,7 @@ def grade(grader: Grader, rows: Rows, means: Means) -> list[Grade]:
 def _finite(one: Grade) -> Grade:
     if one.score is None or math.isfinite(one.score):
         return one
-    return Grade(None, f"the score is {one.score}")
+    return Grade(None, f"the score is {one.score}", "other")
 
 
 def _checks(operation: str, text: str, reference: str) -> bool:
@@ -258,9 +265,7 @@ def _checks(operation: str, text: str, reference: str) -> bool:
 def _by_texts(
     grader: StringCheck | TextSimilarity, rows: Rows, judge: Callable[[str, str], float]
 ) -> list[Grade]:
-    return [
-        Grade(None, why) if why else Grade(judge(*texts)) for texts, why in _filled(grader, rows)
-    ]
+    return [_missing(why) if why else Grade(judge(*texts)) for texts, why in _filled(grader, rows)]
 
 
 def _filled(grader: StringCheck | TextSimilarity, rows: Rows) -> list[tuple[tuple[str, str], str]]:
@@ -274,7 +279,7 @@ def _by_vectors(grader: TextSimilarity, rows: Rows, embed: Embed) -> list[Grade]
     first, second = (normalized(embed([texts[i] for texts, _ in filled])) for i in (0, 1))
     cosines = np.sum(first * second, axis=1)
     return [
-        Grade(None, why) if why else Grade(float(cosine))
+        _missing(why) if why else Grade(float(cosine))
         for cosine, (_, why) in zip(cosines, filled, strict=True)
     ]
 
@@ -295,9 +300,13 @@ def _run(source: str, rows: Rows) -> list[Grade] | None:
     pairs = [[row["sample"], row["item"]] for row in rows]
     ran = run_program(source + GRADES_ALL, "_grade_all", (pairs,), LIMITS)
     if ran.ending != "finished":
-        return [Grade(None, ran.error or ran.ending)] if len(rows) == 1 else None
+        failed = Grade(None, ran.error or ran.ending, "program")
+        return [failed] if len(rows) == 1 else None
     try:
-        grades = [Grade(None if s is None else float(s), str(why)) for s, why in ran.value]
+        grades = [
+            Grade(None, str(why), "program") if score is None else Grade(float(score))
+            for score, why in ran.value
+        ]
     except (TypeError, ValueError):
         grades = []
     return grades if len(grades) == len(rows) else None
@@ -309,7 +318,7 @@ def _by_function(function: OwnFunction, rows: Rows) -> list[Grade]:
         try:
             grades.append(Grade(float(function(row["sample"], row["item"]))))
         except (OwnError, TypeError, ValueError) as error:
-            grades.append(Grade(None, str(error)))
+            grades.append(Grade(None, str(error), "program"))
     return grades
 
 
@@ -317,7 +326,11 @@ def _by_classifier(grader: ClassifierGrader, rows: Rows, means: Means) -> list[G
     filled = [_text_of(grader.input, row) for row in rows]
     known = [text for text, why in filled if not why]
     shares = iter(means.classify(grader.run, grader.label)(known) if known else ())
-    return [Grade(None, why) if why else Grade(float(next(shares))) for _, why in filled]
+    return [_missing(why) if why else Grade(float(next(shares))) for _, why in filled]
+
+
+def _missing(why: str) -> Grade:
+    return Grade(None, why, "variable")
 
 
 def _text_of(template: str, row: Mapping[str, Any]) -> tuple[str, str]:
@@ -342,10 +355,11 @@ def _by_model(
             questions.append(_question(grader.input, row, form))
             places.append(place)
         except MissingError as error:
-            grades[place] = Grade(None, str(error))
+            grades[place] = _missing(str(error))
     said = means.ask(grader.model, questions, grader.sampling_params)
     for place, answer in zip(places, said, strict=True):
-        grades[place] = Grade(None, answer.error) if answer.error else read(answer.text)
+        failed = Grade(None, answer.error, "server")
+        grades[place] = failed if answer.error else read(answer.text)
     return grades
 
 
@@ -359,9 +373,10 @@ def _number(said: str, low: float, high: float) -> Grade:
     found = last_object(said)
     value = found.get("result") if found else None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return Grade(None, f"the judge gave no number: {said[:200]!r}")
+        return Grade(None, f"the judge gave no number: {said[:200]!r}", "reply")
     if not low <= value <= high:
-        return Grade(None, f"the judge gave {value:g}, which is not from {low:g} to {high:g}")
+        found_out = f"the judge gave {value:g}, which is not from {low:g} to {high:g}"
+        return Grade(None, found_out, "reply")
     return Grade(float(value))
 
 
@@ -369,29 +384,32 @@ def _passes(said: str, grader: LabelModel) -> Grade:
     found = last_object(said)
     label = found.get("result") if found else said.strip()
     if label not in grader.labels:
-        return Grade(None, f"the judge gave no label: {said[:200]!r}")
+        return Grade(None, f"the judge gave no label: {said[:200]!r}", "reply")
     return Grade(float(label in grader.passing_labels))
 
 
 def _by_formula(grader: Multi, rows: Rows, means: Means) -> list[Grade]:
     parts = {name: grade(one, rows, means) for name, one in grader.graders.items()}
-    grades = []
-    for place in range(len(rows)):
-        own = {name: grades_of[place] for name, grades_of in parts.items()}
-        missing = next((f"{n}: {one.why}" for n, one in own.items() if one.score is None), "")
-        grades.append(Grade(None, missing) if missing else _calculated(grader, own))
-    return grades
+    return [
+        calculated(grader, {name: grades[place] for name, grades in parts.items()})
+        for place in range(len(rows))
+    ]
 
 
-def _calculated(grader: Multi, own: Mapping[str, Grade]) -> Grade:
+def calculated(grader: Multi, own: Mapping[str, Grade]) -> Grade:
+    """What a formula makes of the grades under its names."""
+    for name, one in own.items():
+        if one.score is None:
+            return replace(one, why=f"{name}: {one.why}")
     try:
         numbers = {name: one.score for name, one in own.items() if one.score is not None}
         return Grade(calculate(grader.calculate_output, numbers))
     except FormulaError as error:
-        return Grade(None, str(error))
+        return Grade(None, str(error), "formula")
 
 
-def _check_formula(grader: Multi) -> None:
+def check_multi(grader: Multi) -> None:
+    """Raise ConfigError for a formula that can never be calculated."""
     where = f"evaluation.graders {grader.name}.calculate_output"
     try:
         unknown = sorted(names_of(grader.calculate_output) - grader.graders.keys())

@@ -4,7 +4,10 @@ The database is the truth about jobs, the storage about contents. Servers and wo
 and nothing else.
 """
 
+from luthier.jobs.captures import Captures
+from luthier.jobs.errands import Errands
 from luthier.jobs.files import Files
+from luthier.jobs.hooks import Hooks
 from luthier.jobs.ids import new_id
 from luthier.jobs.keys import Keys
 from luthier.jobs.models import Models
@@ -16,8 +19,11 @@ from luthier.jobs.uploads import Uploads
 from luthier.jobs.worker import Worker
 
 __all__ = [
+    "Captures",
+    "Errands",
     "Files",
     "Hold",
+    "Hooks",
     "Jobs",
     "Keys",
     "LAYOUT",

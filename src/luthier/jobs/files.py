@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
 
-from sqlalchemy import Select, or_, select
+from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session
 
 from luthier.errors import StorageError
 from luthier.jobs.ids import new_id
+from luthier.jobs.pages import page_of
 from luthier.jobs.states import OVER
 from luthier.jobs.storage import Storage
 from luthier.jobs.tables import Body, FileRow, JobRow
@@ -111,7 +112,7 @@ class Files:
 
     def find(self, file_id: str) -> FileRow | None:
         """The file with this id, unless it is deleted or has expired."""
-        query: Select[FileRow] = self._alive().where(FileRow.id == file_id)
+        query = select(FileRow).where(*self._alive(), FileRow.id == file_id)
         return self._read(lambda s: s.scalar(query))
 
     def list(
@@ -119,25 +120,17 @@ class Files:
     ) -> tuple[Sequence[FileRow], bool]:
         """Files by age, beginning behind `after`, and whether there are more."""
 
-        def work(session: Session) -> tuple[Sequence[FileRow], bool]:
-            query = self._alive()
-            if purpose:
-                query = query.where(FileRow.purpose == purpose)
-            if after:
-                seq = session.scalar(select(FileRow.seq).where(FileRow.id == after))
-                if seq is None:
-                    return [], False
-                query = query.where(FileRow.seq > seq if order == "asc" else FileRow.seq < seq)
-            by = FileRow.seq.asc() if order == "asc" else FileRow.seq.desc()
-            found = session.scalars(query.order_by(by).limit(limit + 1)).all()
-            return found[:limit], len(found) > limit
+        is_wanted = (FileRow.purpose == purpose,) if purpose else ()
+        wanted = (*self._alive(), *is_wanted)
+        return self._read(
+            lambda session: page_of(
+                session, FileRow, wanted, after=after, limit=limit, is_ascending=order == "asc"
+            )
+        )
 
-        return self._read(work)
-
-    def _alive(self) -> Select[FileRow]:
-        now = int(self._clock())
-        is_fresh = or_(FileRow.expires_at.is_(None), FileRow.expires_at > now)
-        return select(FileRow).where(FileRow.deleted_at.is_(None), is_fresh)
+    def _alive(self) -> tuple[ColumnElement[bool], ...]:
+        is_fresh = or_(FileRow.expires_at.is_(None), FileRow.expires_at > int(self._clock()))
+        return FileRow.deleted_at.is_(None), is_fresh
 
     def open(self, row: FileRow) -> AbstractContextManager[BinaryIO]:
         """Read a file's content."""
@@ -157,7 +150,7 @@ class Files:
         """Delete a file; its content goes when no unfinished job needs it."""
 
         def work(session: Session) -> bool:
-            row = session.scalar(self._alive().where(FileRow.id == file_id))
+            row = session.scalar(select(FileRow).where(*self._alive(), FileRow.id == file_id))
             if row is None:
                 return False
             row.deleted_at = int(self._clock())

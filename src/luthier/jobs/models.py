@@ -2,22 +2,30 @@
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from luthier.jobs.ids import new_id
+from luthier.jobs.pages import page_of
+from luthier.jobs.storage import Storage
 from luthier.jobs.tables import ModelRow, PermissionRow
 from luthier.runs.database import Answer, Database
 
 
 class Models:
-    """The tuned models of a database."""
+    """The tuned models of a database and a storage."""
 
     def __init__(
-        self, database: Database, clock: Callable[[], float] = time.time, patience: float = 15.0
+        self,
+        database: Database,
+        storage: Storage,
+        clock: Callable[[], float] = time.time,
+        patience: float = 15.0,
     ) -> None:
-        self._database, self._clock, self._patience = database, clock, patience
+        self._database, self._storage = database, storage
+        self._clock, self._patience = clock, patience
 
     def list(self) -> Sequence[ModelRow]:
         """Models that are not deleted, newest first."""
@@ -28,6 +36,22 @@ class Models:
         """The model with this name, unless it is deleted."""
         query = select(ModelRow).where(ModelRow.id == name, ModelRow.deleted_at.is_(None))
         return self._read(lambda session: session.scalar(query))
+
+    def start_of(self, row: ModelRow) -> ModelRow | None:
+        """The tuned model that a model started from, also a deleted one; None where it is none."""
+        query = select(ModelRow).where(ModelRow.id == row.parent)
+        return self._read(lambda session: session.scalar(query))
+
+    def folder(self, row: ModelRow) -> Path:
+        """A folder on this machine with a model: a run's, or that of a checkpoint in a run.
+
+        Raises StorageError.
+        """
+        run, _, step = row.place.partition("/asked/")
+        if not step:
+            return self._storage.local_folder(run, but="checkpoints")
+        self._storage.local(f"{run}/recipe.resolved.json")
+        return self._storage.local_folder(row.place)
 
     def delete(self, name: str) -> bool:
         """Forget a model; false where there is none."""
@@ -67,23 +91,14 @@ class Models:
     ) -> tuple[Sequence[PermissionRow], bool]:
         """Permissions of a checkpoint by age, beginning behind `after`; whether there are more."""
         is_ascending = order == "ascending"
-        query = select(PermissionRow).where(PermissionRow.checkpoint == checkpoint)
+        wanted = [PermissionRow.checkpoint == checkpoint]
         if project:
-            query = query.where(PermissionRow.project_id == project)
-
-        def work(session: Session) -> tuple[Sequence[PermissionRow], bool]:
-            wanted = query
-            if after:
-                seq = session.scalar(select(PermissionRow.seq).where(PermissionRow.id == after))
-                if seq is None:
-                    return [], False
-                column = PermissionRow.seq
-                wanted = query.where(column > seq if is_ascending else column < seq)
-            by = PermissionRow.seq.asc() if is_ascending else PermissionRow.seq.desc()
-            found = session.scalars(wanted.order_by(by).limit(limit + 1)).all()
-            return found[:limit], len(found) > limit
-
-        return self._read(work)
+            wanted.append(PermissionRow.project_id == project)
+        return self._read(
+            lambda session: page_of(
+                session, PermissionRow, wanted, after=after, limit=limit, is_ascending=is_ascending
+            )
+        )
 
     def forbid(self, checkpoint: str, permission_id: str) -> bool:
         """Take a permission back; false where there is none."""

@@ -52,12 +52,20 @@ ALLOWED = {
 }  # fmt: skip
 """What a request's `recipe` may set."""
 
+MADE = "made:"
+"""Before the place in the storage of a run whose model a job goes on from."""
+
 NO_PATHS = {"evaluation.general": ("built-in", "none")}
 """Values that a request may give where a recipe of one's own may name a file."""
 
 
-def order_of(job: JobRow, files: Mapping[str, Path], workspace: Path) -> Order:
-    """The order of a job, with its files on this machine. Raises ConfigError."""
+def order_of(
+    job: JobRow, files: Mapping[str, Path], workspace: Path, made: Path | None = None
+) -> Order:
+    """The order of a job, with its files on this machine, and the run that made its start.
+
+    Raises ConfigError.
+    """
     given = job.hyperparameters
     content: dict[str, dict[str, Any]] = {
         "method": {"kind": job.settings.get("method") or METHODS[job.method["type"]]},
@@ -69,10 +77,13 @@ def order_of(job: JobRow, files: Mapping[str, Path], workspace: Path) -> Order:
         if name in HYPERPARAMETERS and value not in ("auto", None):
             section, _, field = HYPERPARAMETERS[name].partition(".")
             content[section][field] = value
+    if job.source.startswith(MADE) and content["tuning"].get("kind", "lora") == "lora":
+        # One adapter goes on, so that all models over a base go on sharing its weights.
+        content["tuning"]["earlier"] = "continue"
     content["data"] |= {name: str(path) for name, path in files.items()}
     recipe = {
         "name": job.id,
-        "model": {"source": job.source},
+        "model": {"source": job.source if made is None else f"run:{made}"},
         "runtime": {"workspace": str(workspace)},
         **{section: values for section, values in content.items() if values},
     }

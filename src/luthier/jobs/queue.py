@@ -16,9 +16,11 @@ from sqlalchemy import ColumnElement, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from luthier.errors import JobError, LuthierError
+from luthier.jobs.hooks import announce
 from luthier.jobs.ids import new_id
 from luthier.jobs.naming import KEPT
-from luthier.jobs.states import before
+from luthier.jobs.pages import page_of
+from luthier.jobs.states import OVER, before
 from luthier.jobs.tables import (
     Body,
     CheckpointRow,
@@ -135,17 +137,7 @@ class Jobs:
     def _page(
         self, table: Any, wanted: Iterable[ColumnElement[bool]], after: str | None, limit: int
     ) -> tuple[Sequence[Any], bool]:
-        def work(session: Session) -> tuple[Sequence[Any], bool]:
-            query = select(table).where(*wanted).order_by(table.seq.desc()).limit(limit + 1)
-            if after:
-                seq = session.scalar(select(table.seq).where(table.id == after))
-                if seq is None:
-                    return [], False
-                query = query.where(table.seq < seq)
-            found = session.scalars(query).all()
-            return found[:limit], len(found) > limit
-
-        return self._read(work)
+        return self._read(lambda s: page_of(s, table, wanted, after=after, limit=limit))
 
     def move(self, job_id: str, status: str, message: str, **changes: Any) -> JobRow | None:
         """Bring a job into a state, with an event that says so; None where there is no such job.
@@ -175,6 +167,8 @@ class Jobs:
             setattr(job, name, value)
         count = session.scalar(select(func.count()).where(EventRow.job_id == job.id))
         _note(session, job.id, f"{status}-{count}", self.now(), message, _level(status))
+        if status in OVER:
+            announce(session, f"fine_tuning.job.{status}", job.id, self.now())
 
     # What workers do
 

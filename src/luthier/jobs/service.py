@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+from luthier.jobs.captures import Captures
+from luthier.jobs.errands import Errands
 from luthier.jobs.files import Files
+from luthier.jobs.hooks import Hooks
 from luthier.jobs.keys import Keys
 from luthier.jobs.models import Models
 from luthier.jobs.queue import Jobs
@@ -37,7 +40,10 @@ class Service:
         self.files = Files(database, storage)
         self.uploads = Uploads(database, storage, self.files)
         self.keys = Keys(database)
-        self.models = Models(database)
+        self.models = Models(database, storage)
+        self.errands = Errands(database)
+        self.hooks = Hooks(database)
+        self.captures = Captures(database)
 
     @classmethod
     def at(cls, workspace: Path, database: str = "", storage: str = "") -> "Service":

@@ -16,6 +16,8 @@ from luthier.errors import ConfigError, LuthierError, StorageError
 from luthier.runs.files import atomic_file, storage_error
 
 Answer = TypeVar("Answer")
+PROBE = ".probe"
+"""Written where one must ask whether anything could be."""
 
 
 class Storage:
@@ -38,6 +40,8 @@ class Storage:
         if type(self._remote).__name__ == "LocalFileSystem":
             self.folder = Path(self._root)
             self._guarded(lambda: Path(self._root).mkdir(parents=True, exist_ok=True))
+        self._fetched: set[str] = set()
+        """Folders of which all is on this machine."""
         self.scratch = scratch
         """For what is not whole yet, and for copies."""
         self._guarded(lambda: scratch.mkdir(parents=True, exist_ok=True))
@@ -47,8 +51,7 @@ class Storage:
 
         def look() -> None:
             if self.folder is None:
-                self._remote.invalidate_cache()
-                self._remote.exists(self._root)
+                self._remote.pipe_file(f"{self._root}/{PROBE}", b"")
             elif not (self.folder.is_dir() and os.access(self.folder, os.W_OK)):
                 raise NotADirectoryError(f"{self.folder} is no folder that can be written to")
 
@@ -90,6 +93,27 @@ class Storage:
                 path = f"{self._root}/{name}"
                 self._guarded(lambda: self._remote.get_file(path, str(unfinished)))
         return place
+
+    def local_folder(self, name: str, *, but: str = "") -> Path:
+        """A folder on this machine with all that is kept in a folder, except for one within it.
+
+        Raises StorageError.
+        """
+        if self.folder is not None:
+            return self.folder / name
+        place = f"{self._root}/{name}"
+        if place not in self._fetched:
+
+            def look() -> list[str]:
+                self._remote.invalidate_cache()
+                return [str(found) for found in self._remote.find(place)]
+
+            for path in self._guarded(look):
+                within = path.partition(f"{name}/")[2]
+                if not (but and within.startswith(f"{but}/")):
+                    self.local(f"{name}/{within}")
+            self._fetched.add(place)
+        return self.scratch / "copies" / name
 
     def remove(self, name: str) -> None:
         """Forget it; nothing happens where there is none. Raises StorageError."""

@@ -198,16 +198,96 @@ class KeyRow(Listed, Table):
     revoked_at: Mapped[int | None]
 
 
+class HookRow(Listed, Table):
+    """An address that is told of what has ended."""
+
+    __tablename__ = "hooks"
+
+    url: Mapped[str]
+    secret: Mapped[str] = mapped_column(String(80))
+    """What its messages are signed with, whsec_ and base64."""
+    removed_at: Mapped[int | None]
+
+
 class DeliveryRow(Listed, Table):
-    """A webhook to be sent, until it has been."""
+    """A message to an address, until it has been taken or nobody takes it."""
 
     __tablename__ = "deliveries"
+    __table_args__ = (Index("deliveries_due", "next_at"),)
 
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    hook_id: Mapped[str] = mapped_column(ForeignKey("hooks.id"))
     type: Mapped[str] = mapped_column(String(64))
-    url: Mapped[str]
+    subject: Mapped[str] = mapped_column(String(80))
     tries: Mapped[int] = mapped_column(Integer, default=0)
+    next_at: Mapped[int | None]
+    """When it is tried next; None when it is not any more."""
     sent_at: Mapped[int | None]
+
+
+class EvalRow(Listed, Table):
+    """What answers are to be judged by."""
+
+    __tablename__ = "evals"
+
+    name: Mapped[str]
+    config: Mapped[Body]
+    """What its rows hold, and the graders, as asked."""
+    meta: Mapped[Body]
+    deleted_at: Mapped[int | None]
+
+
+class ErrandRow(Listed, Table):
+    """Work that servers do beside answering: a batch of requests, a run of an eval.
+
+    Held like a job; what it has done is kept row by row.
+    """
+
+    __tablename__ = "errands"
+    __table_args__ = (Index("errands_of_eval", "eval_id", "seq"),)
+
+    kind: Mapped[str] = mapped_column(String(16), index=True)
+    """batch or eval_run."""
+    status: Mapped[str] = mapped_column(String(16), index=True)
+    eval_id: Mapped[str | None] = mapped_column(ForeignKey("evals.id"))
+    request: Mapped[Body]
+    """As asked."""
+    outcome: Mapped[Body]
+    """What came of it, as far as it goes."""
+    meta: Mapped[Body]
+    error: Mapped[Body | None]
+    times: Mapped[Body]
+    """State -> when it was reached."""
+    deleted_at: Mapped[int | None]
+    asked_by: Mapped[str] = mapped_column(String(80), default="")
+    worker: Mapped[str] = mapped_column(String(80), default="")
+    hold: Mapped[int] = mapped_column(BigInteger, default=0)
+    beat: Mapped[int] = mapped_column(BigInteger, default=0)
+
+
+class ItemRow(Listed, Table):
+    """What came of one row of an errand."""
+
+    __tablename__ = "items"
+    __table_args__ = (Index("items_once", "errand_id", "number", unique=True),)
+
+    errand_id: Mapped[str] = mapped_column(ForeignKey("errands.id"))
+    number: Mapped[int]
+    """Of the row, from 0."""
+    status: Mapped[str] = mapped_column(String(16))
+    """pass, fail or error."""
+    body: Mapped[Body]
+
+
+class CaptureRow(Listed, Table):
+    """What was asked and answered, kept to learn from; its id is the answer's."""
+
+    __tablename__ = "captures"
+
+    model: Mapped[str] = mapped_column(String(200))
+    key_id: Mapped[str] = mapped_column(String(80))
+    request: Mapped[Body]
+    answer: Mapped[Body]
+    feedback: Mapped[Body | None]
 
 
 class AuditRow(Listed, Table):

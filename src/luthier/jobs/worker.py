@@ -17,11 +17,12 @@ from luthier.data import read_dataset, refuse_errors
 from luthier.errors import LuthierError, StorageError
 from luthier.jobs.attendant import Attendant, Desk
 from luthier.jobs.files import Files
-from luthier.jobs.orders import order_of, without_paths
+from luthier.jobs.orders import MADE, order_of, without_paths
 from luthier.jobs.process import Order
 from luthier.jobs.queue import Hold, Jobs, LostHoldError
 from luthier.jobs.storage import Storage
 from luthier.jobs.tables import JobRow
+from luthier.jobs.watching import Watch
 from luthier.recipe import recipe_from
 from luthier.runs import Mirror
 
@@ -33,14 +34,6 @@ POLL = 1.0
 
 TIDY = 600.0
 """Seconds between two looks for contents that nobody needs."""
-
-
-@dataclass
-class _Seen:
-    """When a holder's beat was last seen to change, by this worker's own clock."""
-
-    state: tuple[int, int]
-    at: float
 
 
 @dataclass
@@ -58,10 +51,11 @@ class Worker:
     say: Callable[[str], None] = lambda text: None
     name: str = ""
     _attendants: dict[str, Attendant] = field(default_factory=dict)
-    _seen: dict[str, _Seen] = field(default_factory=dict)
+    _watch: Watch = field(init=False)
     _tidied: float = -TIDY
 
     def __post_init__(self) -> None:
+        self._watch = Watch(self.lease)
         self.name = self.name or f"{socket.gethostname()[:40]}-{os.getpid()}-{uuid4().hex[:8]}"
 
     def run(self, is_over: Callable[[], bool], pause: Callable[[float], object]) -> None:
@@ -110,16 +104,8 @@ class Worker:
 
     def _orphans(self) -> list[JobRow]:
         """Jobs whose worker has not beaten for so long that it must be dead."""
-        now, found = time.monotonic(), []
-        held = self.jobs.held()
-        for job in held:
-            seen = self._seen.get(job.id)
-            if seen is None or seen.state != (job.hold, job.beat):
-                self._seen[job.id] = _Seen((job.hold, job.beat), now)
-            elif now - seen.at > self.lease and job.worker != self.name:
-                found.append(job)
-        self._seen = {job.id: self._seen[job.id] for job in held}
-        return found
+        dead = self._watch.dead(self.jobs.held())
+        return [job for job in dead if job.worker != self.name]
 
     def _check(self, job: JobRow) -> None:
         """Read a new job's rows, and queue it or say what is wrong."""
@@ -179,4 +165,8 @@ class Worker:
         files = {"train": self.files.local(job.training_file)}
         if job.validation_file:
             files["validation"] = self.files.local(job.validation_file)
-        return order_of(job, files, self._workspace(job))
+        made = None
+        if job.source.startswith(MADE):
+            place = job.source.removeprefix(MADE)
+            made = self.storage.local_folder(place, but="checkpoints")
+        return order_of(job, files, self._workspace(job), made)

@@ -179,6 +179,11 @@ class Engine:
         return answer
 
     @property
+    def vocabulary(self) -> int:
+        """Tokens that may follow, [V] of its logits."""
+        return int(self.model.head.weight.shape[0])
+
+    @property
     def num_waiting(self) -> int:
         """Requests that have no slot yet."""
         return len(self._waiting)
@@ -208,6 +213,21 @@ class Engine:
             self._changed.notify()
         if error := done.get():
             raise error
+
+    def forget(self, adapter: str) -> bool:
+        """Forget an adapter, unless an answer is being written with it; whether it is forgotten.
+
+        Requests that wait for it are told that they are cancelled.
+        """
+        forgotten: list[str] = []
+
+        def work() -> None:
+            if all(row.asked.adapter != adapter for row in self._rows):
+                self.adapters.remove(adapter)
+                forgotten.append(adapter)
+
+        self.do(work)
+        return bool(forgotten)
 
     def close(self) -> None:
         """End; requests under way are told that they are cancelled."""
@@ -277,7 +297,8 @@ class Engine:
             if counts and sum(counts) + len(self._waiting[0].asked.ids) > FILL_TOKENS:
                 break
             answer = self._waiting.popleft()
-            if answer.is_cancelled:
+            adapter = answer.asked.adapter
+            if answer.is_cancelled or (adapter and adapter not in self.adapters.names):
                 answer.tell(End("cancelled"))
                 continue
             row = _Row(answer, _generator(answer.asked.choosing.seed))

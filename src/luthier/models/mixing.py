@@ -77,6 +77,10 @@ class MixedAdapters:
         self._model.base.requires_grad_(False)
         self._model.network = self._model.base
 
+    def remove(self, name: str) -> None:
+        """Forget an adapter."""
+        self._adapters.pop(name, None)
+
     def assign(self, names: Sequence[str]) -> None:
         """The next batch's tokens are for these adapters; an empty name is the base itself."""
         self._runs, start = [], 0

@@ -7,12 +7,13 @@ kept; the one that was asked longest ago makes room for another.
 import itertools
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from luthier.errors import JobError, ModelError
+from luthier.errors import JobError, LuthierError, ModelError
 from luthier.models import (
     Allow,
     Answer,
@@ -27,7 +28,7 @@ from luthier.models import (
 from luthier.pipeline.placing import place
 from luthier.pipeline.recorded import recipe_in
 from luthier.recipe import LoRA, Runtime
-from luthier.tokens import Tokenizer
+from luthier.tokens import CallForm, Tokenizer, call_form
 
 if TYPE_CHECKING:
     from luthier.models import Forms
@@ -47,6 +48,14 @@ __all__ = [
 
 SLOTS = 16
 CONTEXT = 4096
+MAX_ADAPTERS = 64
+"""Over one base; the one that was asked longest ago makes room for another."""
+PATIENCE = 20.0
+"""Seconds that a request waits for a model to be loaded."""
+
+
+class LoadingError(LuthierError, TimeoutError):
+    """A model is being loaded, and not there yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +73,30 @@ class Loaded:
 
     def __init__(self, engine: Engine, tokenizer: Tokenizer) -> None:
         self.engine, self.tokenizer = engine, tokenizer
+        self._adapters: dict[str, None] = {}
+        """The last one asked stands last."""
+
+    def keep(self, adapter: str, most: int) -> None:
+        """Note that an adapter is asked for; of more than so many one is forgotten."""
+        self._adapters.pop(adapter, None)
+        self._adapters[adapter] = None
+        if len(self._adapters) > most:
+            oldest = next(iter(self._adapters))
+            del self._adapters[oldest]
+            if not self.engine.forget(oldest):  # it writes just now, so it is asked for
+                self._adapters[oldest] = None
 
     @cached_property
     def forms(self) -> "Forms":
         """The forms that its answers can be held to."""
         from luthier.models import Forms
 
-        return Forms(self.tokenizer, self.engine.model.head.weight.shape[0])
+        return Forms(self.tokenizer, self.engine.vocabulary)
+
+    @cached_property
+    def call_form(self) -> CallForm:
+        """How it writes calls of tools."""
+        return call_form(self.tokenizer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,34 +135,59 @@ class Opened:
 class Engines:
     """The engines of a process."""
 
-    def __init__(self, runtime: Runtime, *, max_bases: int = 2, slots: int = SLOTS) -> None:
-        self._runtime, self._max_bases, self._slots = runtime, max_bases, slots
-        self._bases: dict[str, Loaded] = {}
+    def __init__(
+        self,
+        runtime: Runtime,
+        *,
+        max_bases: int = 2,
+        max_adapters: int = MAX_ADAPTERS,
+        slots: int = SLOTS,
+    ) -> None:
+        self._runtime, self._slots = runtime, slots
+        self._max_bases, self._max_adapters = max_bases, max_adapters
+        self._bases: dict[str, Future[Loaded]] = {}
+        """The last one asked stands last."""
         self._numbers = itertools.count()
         self._adapters: dict[Path, str] = {}
-        self._lock = threading.Lock()
+        self._lock, self._adding = threading.Lock(), threading.Lock()
 
     def open(self, source: Source) -> Opened:
-        """The model, loaded if it is not yet. Raises ModelError, ConfigError, StorageError."""
-        with self._lock:
-            whole = source.made / "model" if source.made else None
-            if whole is not None and whole.is_dir():
-                return Opened(self._load(str(whole)), "")
-            loaded = self._load(source.base)
-            return Opened(loaded, self._adapter(loaded.engine, source.made) if source.made else "")
+        """The model, loaded if it is not yet.
+
+        Raises LoadingError where that takes long; ModelError, ConfigError, StorageError.
+        """
+        whole = source.made / "model" if source.made else None
+        if whole is not None and whole.is_dir():
+            return Opened(self._base(str(whole)), "")
+        loaded = self._base(source.base)
+        return Opened(loaded, self._adapter(loaded, source.made) if source.made else "")
 
     def close(self) -> None:
         """End all engines."""
         with self._lock:
-            for loaded in self._bases.values():
-                loaded.engine.close()
-            self._bases.clear()
+            while self._bases:
+                self._put_away(next(iter(self._bases)))
 
-    def _load(self, source: str) -> Loaded:
-        found = self._bases.pop(source, None)
-        if found is None:
-            while len(self._bases) >= self._max_bases:
-                self._bases.pop(next(iter(self._bases))).engine.close()
+    def _base(self, source: str) -> Loaded:
+        with self._lock:
+            loading = self._bases.pop(source, None)
+            if loading is None or (loading.done() and loading.exception()):
+                while len(self._bases) >= self._max_bases:
+                    self._put_away(next(iter(self._bases)))
+                loading = Future()
+                threading.Thread(target=self._load, args=(source, loading), daemon=True).start()
+            self._bases[source] = loading
+        try:
+            return loading.result(PATIENCE)
+        except TimeoutError:
+            raise LoadingError("is being loaded", where=source) from None
+
+    def _put_away(self, source: str) -> None:
+        """End a base's engine, now or as soon as it is there."""
+        self._bases.pop(source).add_done_callback(_close)
+
+    def _load(self, source: str, loading: "Future[Loaded]") -> None:
+        try:
             folder, device, dtype = place(source, self._runtime, lambda note: None)
             model = load_model(folder, dtype=dtype, device=device)
             if model.padded_because:
@@ -148,11 +199,18 @@ class Engines:
             tokenizer = Tokenizer.load(folder)
             context = min(CONTEXT, tokenizer.context_length or CONTEXT)
             engine = Engine(model, num_slots=self._slots, context=context)
-            found = Loaded(engine, tokenizer)
-        self._bases[source] = found  # the last one asked stands last
-        return found
+        except Exception as error:  # whoever waits is told, whatever it is
+            loading.set_exception(error)
+        else:
+            loading.set_result(Loaded(engine, tokenizer))
 
-    def _adapter(self, engine: Engine, made: Path) -> str:
+    def _adapter(self, loaded: Loaded, made: Path) -> str:
+        with self._adding:
+            name = self._added(loaded.engine, made)
+            loaded.keep(name, self._max_adapters)
+            return name
+
+    def _added(self, engine: Engine, made: Path) -> str:
         name = self._adapters.setdefault(made, f"adapter-{next(self._numbers)}")
         if name in engine.adapters.names:
             return name
@@ -171,6 +229,11 @@ class Engines:
             )
         engine.do(lambda: engine.adapters.add_trained(name, tuning, weights))
         return name
+
+
+def _close(loading: "Future[Loaded]") -> None:
+    if loading.exception() is None:
+        loading.result().engine.close()
 
 
 class TextReader:

@@ -160,7 +160,10 @@ class Multi(Graded):
     def _have_names(cls, value: Any) -> Any:
         """A list is taken too: each grader under its own name."""
         if isinstance(value, list | tuple):
-            return {str(g.get("name")) if isinstance(g, dict) else g.name: g for g in value}
+            return {
+                str(g.get("name")) if isinstance(g, dict) else getattr(g, "name", ""): g
+                for g in value
+            }
         if isinstance(value, dict):  # within a formula the key is the name
             return {
                 key: {"name": key, **given} if isinstance(given, dict) else given

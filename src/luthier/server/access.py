@@ -30,6 +30,8 @@ class Caller:
     settings: Settings
     engines: Engines | None = None
     readers: Readers | None = None
+    address: str = ""
+    """Of the server, as the client knows it."""
 
     def note(self, action: str, subject: str) -> None:
         """Record that it did something that changes something."""
@@ -65,9 +67,8 @@ def may(scope: str) -> Any:
     """The caller, who must have a scope."""
 
     def check(request: Request) -> Caller:
-        caller = _caller(request, service_of(request), request.app.state.settings)
-        state = request.app.state
-        caller = replace(caller, engines=state.engines, readers=state.readers)
+        inside: Caller | None = request.scope["state"].get("inside")  # which no client can set
+        caller = inside or caller_of(request)
         request.state.key_id = caller.key_id
         if not {scope, "admin"} & caller.scopes:
             message = (
@@ -85,7 +86,15 @@ Asker = Annotated[Caller, may("infer")]
 Admin = Annotated[Caller, may("admin")]
 
 
-def _caller(request: Request, service: Service, settings: Settings) -> Caller:
+def caller_of(request: Request) -> Caller:
+    """Who asks. Raises ApiError where nobody who may."""
+    state = request.app.state
+    caller = _known(request, state.service, state.settings)
+    address = str(request.base_url).rstrip("/")
+    return replace(caller, engines=state.engines, readers=state.readers, address=address)
+
+
+def _known(request: Request, service: Service, settings: Settings) -> Caller:
     request_id = request.state.request_id
     if not settings.needs_key:
         host = request.headers.get("host", "").rpartition(":")[0] or request.headers.get("host", "")

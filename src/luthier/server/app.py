@@ -1,6 +1,10 @@
 """The application: all addresses under /v1, the layers around them, errors in OpenAI's form."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -10,18 +14,61 @@ from starlette.exceptions import HTTPException
 from luthier.errors import LuthierError
 from luthier.jobs import Service
 from luthier.pipeline import Engines, Readers
-from luthier.server import answers, files, models, operations, texts, tuning
-from luthier.server.access import Pace
+from luthier.server import (
+    batches,
+    chats,
+    evals,
+    feedback,
+    files,
+    graders,
+    models,
+    operations,
+    responses,
+    texts,
+    tuning,
+)
+from luthier.server.access import Caller, Pace
+from luthier.server.batches import stop_batch, work_batch
+from luthier.server.clerk import Clerk, Work
 from luthier.server.errors import (
     ApiError,
+    Envelope,
     on_api_error,
     on_http_error,
     on_invalid_request,
     on_luthier_error,
 )
+from luthier.server.eval_runs import work_run
 from luthier.server.figures import Figures
 from luthier.server.protection import Protection
 from luthier.server.settings import Settings
+
+PARTS = (
+    files, graders, tuning, models, chats, responses, texts, evals, batches, feedback,
+)  # fmt: skip
+
+FAULTS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": Envelope, "description": "What was asked for cannot be answered"},
+    "5XX": {"model": Envelope, "description": "The server cannot answer now"},
+}
+
+
+@asynccontextmanager
+async def _working(app: FastAPI) -> AsyncIterator[None]:
+    """While the server answers, its clerk works."""
+    state = app.state
+    itself = Caller(
+        "", frozenset(), "", state.service, state.settings, state.engines, state.readers
+    )
+    works: dict[str, Work] = {"batch": work_batch, "eval_run": work_run}
+    stops: dict[str, Work] = {"batch": stop_batch}
+    working = asyncio.create_task(Clerk(app, state.service, itself, works, stops).run())
+    try:
+        yield
+    finally:
+        working.cancel()
+        with suppress(asyncio.CancelledError):
+            await working
 
 
 def create_app(
@@ -32,12 +79,16 @@ def create_app(
 ) -> FastAPI:
     """The server of a service; without engines and readers its models are not asked here."""
     # No pages of documentation: they load their scripts from elsewhere.
-    app = FastAPI(title="Luthier", version=version("luthier"), docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Luthier", version=version("luthier"), docs_url=None, redoc_url=None,
+        lifespan=_working, responses=FAULTS,
+    )  # fmt: skip
     app.state.service, app.state.settings, app.state.pace = service, settings, Pace()
     app.state.engines, app.state.readers = engines, readers
     app.state.figures = Figures(service.jobs)
     app.include_router(operations.router)
-    for part in (files, tuning, models, answers, texts):
+    app.include_router(evals.pages)
+    for part in PARTS:
         app.include_router(part.router, prefix="/v1")
     for error, answer in (
         (ApiError, on_api_error),

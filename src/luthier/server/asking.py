@@ -1,15 +1,21 @@
 """Requests to models, as clients write them: checked, and in our own words."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, StringConstraints, model_validator
 
 from luthier.data import Message, ToolCall
 from luthier.pipeline.engines import Allow, Choosing, Opened
+from luthier.server.calling import CallReader, schema_of
 from luthier.server.errors import ApiError
 
 MOST_CHOICES = 16
 MOST_STOPS = 16
+MOST_TOOLS = 128
+COMPLETION_TOKENS = 16
+"""Tokens of a completion where the client says nothing: the protocol's own default."""
+
+ToolName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 
 
 class Part(BaseModel):
@@ -59,6 +65,35 @@ class ChatMessage(BaseModel):
         return "".join(part.text or "" for part in self.content)
 
 
+class FunctionSpec(BaseModel):
+    """What a tool is called, and takes."""
+
+    name: ToolName
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(BaseModel):
+    """A tool that may be called."""
+
+    type: Literal["function"]
+    function: FunctionSpec
+
+
+class Named(BaseModel):
+    """A function's name."""
+
+    name: str
+
+
+class ToolChoice(BaseModel):
+    """The one tool that is to be called."""
+
+    type: Literal["function"]
+    function: Named
+
+
 class StreamOptions(BaseModel):
     """What a stream tells beside text."""
 
@@ -103,6 +138,11 @@ class AnswerRequest(BaseModel):
     stream_options: StreamOptions | None = None
 
     @property
+    def count(self) -> int:
+        """Answers to each prompt."""
+        return self.n or 1
+
+    @property
     def stops(self) -> list[str]:
         """Texts at which an answer ends."""
         return [self.stop] if isinstance(self.stop, str) else self.stop or []
@@ -122,6 +162,10 @@ class AnswerRequest(BaseModel):
         """Which tokens may follow in one answer; None where all may."""
         return None
 
+    def call_reader(self) -> CallReader | None:
+        """What takes calls of tools out of the text of one answer."""
+        return None
+
     def _biases(self, vocabulary: int) -> dict[int, float]:
         found = {}
         for word, bias in (self.logit_bias or {}).items():
@@ -137,8 +181,11 @@ class ChatRequest(AnswerRequest):
 
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: Annotated[list[Tool], Field(max_length=MOST_TOOLS)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
+    store: bool | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
@@ -147,8 +194,38 @@ class ChatRequest(AnswerRequest):
         """Likeliest tokens told beside each; None where no log-likelihood is."""
         return (self.top_logprobs or 0) if self.logprobs else None
 
+    @model_validator(mode="after")
+    def _chooses_what_is_there(self) -> Self:
+        wanted = self.tool_choice
+        names = [tool.function.name for tool in self.tools or ()]
+        if wanted not in (None, "none", "auto") and not names:
+            raise ValueError("tool_choice asks for a call, and tools names none")
+        if isinstance(wanted, ToolChoice) and wanted.function.name not in names:
+            raise ValueError(f"tool_choice names {wanted.function.name!r}, which tools does not")
+        return self
+
+    @property
+    def shown(self) -> list[dict[str, Any]]:
+        """Tools that the model is told of, as the client wrote them."""
+        if self.tool_choice == "none":
+            return []
+        return [tool.model_dump(exclude_unset=True) for tool in self.tools or ()]
+
+    def call_reader(self) -> CallReader | None:
+        """What takes calls of tools out of the text, where some may be called."""
+        names = {tool["function"]["name"] for tool in self.shown}
+        return (
+            CallReader(names, 1 if self.parallel_tool_calls is False else None) if names else None
+        )
+
     def allow(self, opened: Opened) -> Allow | None:
-        """As the response format wants it. Raises ConfigError."""
+        """As a wanted call or the response format has it. Raises ConfigError."""
+        wanted = self.tool_choice
+        if wanted == "required" or isinstance(wanted, ToolChoice):
+            form, tools = opened.loaded.call_form, self.shown
+            if isinstance(wanted, ToolChoice):
+                tools = [t for t in tools if t["function"]["name"] == wanted.function.name]
+            return opened.loaded.forms.call(form, schema_of(tools, form.key))
         return self.response_format.allow(opened) if self.response_format else None
 
     @property
@@ -164,6 +241,16 @@ class CompletionRequest(AnswerRequest):
     prompt: str | list[str] | list[int] | list[list[int]]
     echo: bool | None = None
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+
+    @property
+    def limit(self) -> int | None:
+        """Tokens that an answer may have."""
+        return COMPLETION_TOKENS if self.max_tokens is None else self.max_tokens
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """Likeliest tokens told beside each; None where no log-likelihood is."""
+        return self.logprobs
 
     @property
     def prompts(self) -> list[str | list[int]]:

@@ -5,9 +5,11 @@ from typing import Any
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from luthier.errors import ConfigError, DataError, JobError, LuthierError, StorageError
+from luthier.pipeline.engines import LoadingError
 
 TYPES = {
     400: "invalid_request_error",
@@ -22,6 +24,21 @@ TYPES = {
     503: "service_unavailable",
 }
 """Status -> the word for its kind; `server_error` for all others."""
+
+
+class Fault(BaseModel):
+    """What is wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class Envelope(BaseModel):
+    """An answer that is an error."""
+
+    error: Fault
 
 
 class ApiError(Exception):
@@ -47,11 +64,8 @@ class ApiError(Exception):
     def body(self) -> dict[str, Any]:
         """The envelope."""
         kind = TYPES.get(self.status, "server_error")
-        return {
-            "error": {
-                "message": self.message, "type": kind, "param": self.param, "code": self.code,
-            }
-        }  # fmt: skip
+        fault = Fault(message=self.message, type=kind, param=self.param, code=self.code)
+        return Envelope(error=fault).model_dump()
 
 
 def not_found(kind: str, name: str, *, param: str | None = "id") -> ApiError:
@@ -99,6 +113,11 @@ async def on_luthier_error(request: Request, error: Exception) -> JSONResponse:
         return ApiError(
             503, "The service cannot reach its database or storage; try again.",
             code="storage_unavailable", headers={"retry-after": "5"},
+        ).response()  # fmt: skip
+    if isinstance(error, LoadingError):
+        return ApiError(
+            503, "The model is being loaded; try again.", code="model_loading",
+            headers={"retry-after": "10"},
         ).response()  # fmt: skip
     status = 400 if isinstance(error, ConfigError | DataError | JobError) else 500
     return ApiError(status, str(error), code="invalid_value" if status == 400 else None).response()

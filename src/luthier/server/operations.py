@@ -25,7 +25,7 @@ def ready(request: Request) -> Wire:
     return {"status": "ready"}
 
 
-@router.get("/metrics")
+@router.get("/metrics", include_in_schema=False)  # Prometheus knows what it says
 def metrics(request: Request, caller: Reader) -> PlainTextResponse:
     """Figures as Prometheus reads them."""
     found = generate_latest(request.app.state.figures.registry)

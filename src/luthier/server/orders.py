@@ -9,12 +9,19 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from luthier.errors import ConfigError
-from luthier.jobs.orders import HYPERPARAMETERS, MULTIPLIER, TASKS, check_settings, order_of
+from luthier.jobs.orders import (
+    HYPERPARAMETERS,
+    MADE,
+    MULTIPLIER,
+    TASKS,
+    check_settings,
+    order_of,
+)
 from luthier.jobs.tables import JobRow
 from luthier.server.access import Caller
 from luthier.server.errors import ApiError, no_model
+from luthier.server.metadata import Metadata
 
-MOST_PAIRS = 16
 AUTO = ("n_epochs", "batch_size", MULTIPLIER)
 
 Auto = Literal["auto"]
@@ -76,13 +83,7 @@ class JobRequest(BaseModel):
     method: Method | None = None
     hyperparameters: Hyperparameters | None = None
     integrations: Annotated[list[Integration], Field(max_length=5)] | None = None
-    metadata: (
-        dict[
-            Annotated[str, StringConstraints(max_length=64)],
-            Annotated[str, StringConstraints(max_length=512)],
-        ]
-        | None
-    ) = None
+    metadata: Metadata | None = None
     task: Literal["classification", "embedding"] | None = None
     """Ours: what the model is to become instead of one that writes."""
     recipe: dict[str, dict[str, Any]] = {}
@@ -95,16 +96,12 @@ def job_of(request: JobRequest, caller: Caller) -> JobRow:
     if method.type == "reinforcement":
         message = "Reinforcement fine-tuning is not offered here; choose supervised or dpo."
         raise ApiError(400, message, param="method.type", code="unsupported_method")
-    base = caller.settings.base(request.model)
-    if base is None:
-        raise no_model(request.model)
+    model, source = _start(request, caller)
     _check_file(caller, request.training_file, "training_file")
     if request.validation_file:
         _check_file(caller, request.validation_file, "validation_file")
-    if len(request.metadata or {}) > MOST_PAIRS:
-        raise ApiError(400, f"metadata may have {MOST_PAIRS} pairs", param="metadata")
     job = JobRow(
-        status="validating_files", model=base.name, source=base.source,
+        status="validating_files", model=model, source=source,
         training_file=request.training_file, validation_file=request.validation_file,
         suffix=request.suffix,
         seed=secrets.randbelow(2**31) if request.seed is None else request.seed,
@@ -117,6 +114,23 @@ def job_of(request: JobRequest, caller: Caller) -> JobRow:
     )  # fmt: skip
     _check_order(job)
     return job
+
+
+def _start(request: JobRequest, caller: Caller) -> tuple[str, str]:
+    """Name and source of the model that a job starts from. Raises ApiError."""
+    base = caller.settings.base(request.model)
+    if base is not None:
+        return base.name, base.source
+    row = caller.service.models.find(request.model)
+    if row is None:
+        raise no_model(request.model)
+    if "/asked/" in row.place:
+        message = "A job starts from a base or a finished model, not from a checkpoint."
+        raise ApiError(400, message, param="model")
+    if row.kind != "write" or request.task:
+        message = "Only models that write go on, and only in writing."
+        raise ApiError(400, message, param="model")
+    return row.id, f"{MADE}{row.place}"
 
 
 def _check_file(caller: Caller, file_id: str, param: str) -> None:

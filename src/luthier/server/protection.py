@@ -108,7 +108,9 @@ class Protection:
 
     def _tell(self, scope: Scope, answer: _Answer, seconds: float) -> None:
         # The pattern of the address, not the address: it may hold what is a client's own.
+        within = "/v1" if scope["path"].startswith("/v1/") else ""
         route = getattr(scope.get("route"), "path", "unknown")
+        route = route if route == "unknown" else within + route.removeprefix(within)
         self._figures.requests.labels(scope["method"], route, str(answer.status)).inc()
         self._figures.seconds.labels(route).observe(seconds)
         state = scope["state"]

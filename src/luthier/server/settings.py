@@ -47,6 +47,10 @@ class Settings:
     """By name."""
     limits: Limits = field(default_factory=Limits)
     needs_key: bool = True
+    embedder: str | None = None
+    """Name of the model whose vectors tell how alike texts are."""
+    capture_days: float | None = None
+    """How long what is asked and answered is kept to learn from; None keeps nothing."""
     origins: tuple[str, ...] = ()
     """Of pages that may ask from a browser."""
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from luthier.pipeline.readers import Texts
 from luthier.server.access import Asker
-from luthier.server.answers import source_of
+from luthier.server.answering import source_of
 from luthier.server.errors import ApiError, no_model
 from luthier.server.wire import Wire
 

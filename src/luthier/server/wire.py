@@ -5,8 +5,11 @@ from typing import Any
 
 from luthier.jobs.tables import (
     CheckpointRow,
+    ErrandRow,
+    EvalRow,
     EventRow,
     FileRow,
+    ItemRow,
     JobRow,
     ModelRow,
     PartRow,
@@ -16,6 +19,8 @@ from luthier.jobs.tables import (
 
 Wire = dict[str, Any]
 ORGANIZATION = "org-local"
+BATCH_WINDOW = 24 * 3600
+"""Seconds after which what is not answered of a batch never is."""
 
 
 def file_object(row: FileRow) -> Wire:
@@ -106,6 +111,74 @@ def base_object(name: str) -> Wire:
     return {
         "id": name, "object": "model", "created": 0, "owned_by": ORGANIZATION, "parent": None,
         "root": name, "job_id": None, "kind": "base", "shutdown_date": None,
+    }  # fmt: skip
+
+
+def batch_object(row: ErrandRow) -> Wire:
+    """A Batch."""
+    states = (
+        "in_progress",
+        "finalizing",
+        "completed",
+        "failed",
+        "expired",
+        "cancelling",
+        "cancelled",
+    )
+    return {
+        "id": row.id, "object": "batch", "endpoint": row.request["endpoint"],
+        "errors": row.outcome.get("errors"), "input_file_id": row.request["input_file_id"],
+        "completion_window": row.request["completion_window"], "status": row.status,
+        "output_file_id": row.outcome.get("output_file_id"),
+        "error_file_id": row.outcome.get("error_file_id"), "created_at": row.created_at,
+        "expires_at": row.created_at + BATCH_WINDOW,
+        **{f"{state}_at": row.times.get(state) for state in states},
+        "request_counts": row.outcome.get("counts", {"total": 0, "completed": 0, "failed": 0}),
+        "metadata": row.meta or None,
+    }  # fmt: skip
+
+
+def eval_object(row: EvalRow) -> Wire:
+    """An Eval."""
+    config = row.config["data_source_config"]
+    schema: Wire = {"type": "object", "properties": {"item": config["item_schema"]},
+                    "required": ["item"]}  # fmt: skip
+    if config["include_sample_schema"]:
+        schema["properties"]["sample"] = {"type": "object"}
+        schema["required"].append("sample")
+    return {
+        "id": row.id, "object": "eval", "created_at": row.created_at, "name": row.name,
+        "data_source_config": {"type": "custom", "schema": schema},
+        "testing_criteria": row.config["testing_criteria"], "metadata": row.meta,
+    }  # fmt: skip
+
+
+def eval_run_object(row: ErrandRow, address: str) -> Wire:
+    """An EvalRun; intervals and what it is compared to are ours."""
+    outcome, counts = row.outcome, row.outcome.get("counts", {})
+    passed, failed, errored = (counts.get(state, 0) for state in ("pass", "fail", "error"))
+    pages = f"{address}/reports/{row.id}/{outcome['page']}" if "page" in outcome else ""
+    return {
+        "id": row.id, "object": "eval.run", "eval_id": row.eval_id, "created_at": row.created_at,
+        "name": row.request["name"], "status": row.status, "error": row.error,
+        "model": row.request["data_source"].get("model", ""),
+        "data_source": row.request["data_source"], "metadata": row.meta, "report_url": pages,
+        "result_counts": {"total": passed + failed + errored, "passed": passed,
+                          "failed": failed, "errored": errored},
+        "per_testing_criteria_results": outcome.get("per_testing_criteria_results", []),
+        "per_model_usage": outcome.get("per_model_usage", []),
+        "confidence_interval": outcome.get("confidence_interval"),
+        "compared_to": outcome.get("compared_to"),
+    }  # fmt: skip
+
+
+def output_item_object(row: ItemRow, run: ErrandRow) -> Wire:
+    """What came of a row of an eval's run."""
+    return {
+        "id": row.id, "object": "eval.run.output_item", "created_at": row.created_at,
+        "run_id": run.id, "eval_id": run.eval_id, "status": row.status,
+        "datasource_item_id": row.number, "datasource_item": row.body["item"],
+        "results": row.body["results"], "sample": row.body["sample"],
     }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """An example becomes ids with a proven loss mask, and a ledger of what was dropped. No torch."""
 
+from luthier.tokens.calls import CallForm, call_form
 from luthier.tokens.encoded import (
     IGNORED,
     Encoded,
@@ -32,6 +33,7 @@ from luthier.tokens.tokenizer import Tokenized, Tokenizer
 
 __all__ = [
     "IGNORED",
+    "CallForm",
     "ChatTemplate",
     "Cut",
     "Dropped",
@@ -49,6 +51,7 @@ __all__ = [
     "TextSplit",
     "Tokenized",
     "Tokenizer",
+    "call_form",
     "check_ledger",
     "encode_chat",
     "encode_pair",

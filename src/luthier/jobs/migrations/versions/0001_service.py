@@ -11,17 +11,22 @@ def upgrade() -> None:
     """Create the tables."""
     for make in (
         _audit,
+        _captures,
+        _evals,
         _files,
+        _hooks,
         _jobs,
         _keys,
         _permissions,
         _uploads,
         _checkpoints,
         _deliveries,
+        _errands,
         _events,
         _job_metadata,
         _models,
         _parts,
+        _items,
     ):
         make()
 
@@ -29,17 +34,22 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Remove the tables."""
     for table in (
+        "items",
         "parts",
         "models",
         "job_metadata",
         "events",
+        "errands",
         "deliveries",
         "checkpoints",
         "uploads",
         "permissions",
         "keys",
         "jobs",
+        "hooks",
         "files",
+        "evals",
+        "captures",
         "audit",
     ):
         op.drop_table(table)
@@ -52,6 +62,47 @@ def _audit() -> None:
         sa.Column("action", sa.String(length=80), nullable=False),
         sa.Column("subject", sa.Text(), nullable=False),
         sa.Column("request_id", sa.String(length=80), nullable=False),
+        sa.Column(
+            "seq",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=True,
+            nullable=False,
+        ),
+        sa.Column("id", sa.String(length=80), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("seq"),
+        sa.UniqueConstraint("id"),
+    )
+
+
+def _captures() -> None:
+    op.create_table(
+        "captures",
+        sa.Column("model", sa.String(length=200), nullable=False),
+        sa.Column("key_id", sa.String(length=80), nullable=False),
+        sa.Column("request", sa.JSON(), nullable=False),
+        sa.Column("answer", sa.JSON(), nullable=False),
+        sa.Column("feedback", sa.JSON(), nullable=True),
+        sa.Column(
+            "seq",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=True,
+            nullable=False,
+        ),
+        sa.Column("id", sa.String(length=80), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("seq"),
+        sa.UniqueConstraint("id"),
+    )
+
+
+def _evals() -> None:
+    op.create_table(
+        "evals",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("config", sa.JSON(), nullable=False),
+        sa.Column("meta", sa.JSON(), nullable=False),
+        sa.Column("deleted_at", sa.BigInteger(), nullable=True),
         sa.Column(
             "seq",
             sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
@@ -89,6 +140,25 @@ def _files() -> None:
         sa.UniqueConstraint("id"),
     )
     op.create_index(op.f("ix_files_purpose"), "files", ["purpose"], unique=False)
+
+
+def _hooks() -> None:
+    op.create_table(
+        "hooks",
+        sa.Column("url", sa.Text(), nullable=False),
+        sa.Column("secret", sa.String(length=80), nullable=False),
+        sa.Column("removed_at", sa.BigInteger(), nullable=True),
+        sa.Column(
+            "seq",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=True,
+            nullable=False,
+        ),
+        sa.Column("id", sa.String(length=80), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("seq"),
+        sa.UniqueConstraint("id"),
+    )
 
 
 def _jobs() -> None:
@@ -231,10 +301,11 @@ def _checkpoints() -> None:
 def _deliveries() -> None:
     op.create_table(
         "deliveries",
-        sa.Column("job_id", sa.String(length=80), nullable=False),
+        sa.Column("hook_id", sa.String(length=80), nullable=False),
         sa.Column("type", sa.String(length=64), nullable=False),
-        sa.Column("url", sa.Text(), nullable=False),
+        sa.Column("subject", sa.String(length=80), nullable=False),
         sa.Column("tries", sa.Integer(), nullable=False),
+        sa.Column("next_at", sa.BigInteger(), nullable=True),
         sa.Column("sent_at", sa.BigInteger(), nullable=True),
         sa.Column(
             "seq",
@@ -245,12 +316,49 @@ def _deliveries() -> None:
         sa.Column("id", sa.String(length=80), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(
-            ["job_id"],
-            ["jobs.id"],
+            ["hook_id"],
+            ["hooks.id"],
         ),
         sa.PrimaryKeyConstraint("seq"),
         sa.UniqueConstraint("id"),
     )
+    op.create_index("deliveries_due", "deliveries", ["next_at"], unique=False)
+
+
+def _errands() -> None:
+    op.create_table(
+        "errands",
+        sa.Column("kind", sa.String(length=16), nullable=False),
+        sa.Column("status", sa.String(length=16), nullable=False),
+        sa.Column("eval_id", sa.String(length=80), nullable=True),
+        sa.Column("request", sa.JSON(), nullable=False),
+        sa.Column("outcome", sa.JSON(), nullable=False),
+        sa.Column("meta", sa.JSON(), nullable=False),
+        sa.Column("error", sa.JSON(), nullable=True),
+        sa.Column("times", sa.JSON(), nullable=False),
+        sa.Column("deleted_at", sa.BigInteger(), nullable=True),
+        sa.Column("asked_by", sa.String(length=80), nullable=False),
+        sa.Column("worker", sa.String(length=80), nullable=False),
+        sa.Column("hold", sa.BigInteger(), nullable=False),
+        sa.Column("beat", sa.BigInteger(), nullable=False),
+        sa.Column(
+            "seq",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=True,
+            nullable=False,
+        ),
+        sa.Column("id", sa.String(length=80), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["eval_id"],
+            ["evals.id"],
+        ),
+        sa.PrimaryKeyConstraint("seq"),
+        sa.UniqueConstraint("id"),
+    )
+    op.create_index("errands_of_eval", "errands", ["eval_id", "seq"], unique=False)
+    op.create_index(op.f("ix_errands_kind"), "errands", ["kind"], unique=False)
+    op.create_index(op.f("ix_errands_status"), "errands", ["status"], unique=False)
 
 
 def _events() -> None:
@@ -342,3 +450,28 @@ def _parts() -> None:
         sa.UniqueConstraint("id"),
     )
     op.create_index(op.f("ix_parts_upload_id"), "parts", ["upload_id"], unique=False)
+
+
+def _items() -> None:
+    op.create_table(
+        "items",
+        sa.Column("errand_id", sa.String(length=80), nullable=False),
+        sa.Column("number", sa.BigInteger(), nullable=False),
+        sa.Column("status", sa.String(length=16), nullable=False),
+        sa.Column("body", sa.JSON(), nullable=False),
+        sa.Column(
+            "seq",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=True,
+            nullable=False,
+        ),
+        sa.Column("id", sa.String(length=80), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["errand_id"],
+            ["errands.id"],
+        ),
+        sa.PrimaryKeyConstraint("seq"),
+        sa.UniqueConstraint("id"),
+    )
+    op.create_index("items_once", "items", ["errand_id", "number"], unique=True)
