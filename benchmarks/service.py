@@ -9,6 +9,7 @@ counts what is resident; the processor's time is that of server and worker.
 """
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -96,7 +97,7 @@ def _fill(folder: Path, database: str, jobs: int, events: int) -> list[str]:
                 }  # fmt: skip
 
     for table, rows in ((JobRow, job_rows()), (EventRow, event_rows())):
-        while part := [row for row, _ in zip(rows, range(5000), strict=False)]:
+        while part := list(itertools.islice(rows, 5000)):
             service.database.transact(_inserting(table, part), patience=60.0)
         print(f"{table.__tablename__} are there", file=sys.stderr, flush=True)
     return ids
@@ -192,7 +193,7 @@ def _idle(pid: int) -> dict[str, float]:
     """Share of a core that server and worker use while there is nothing to do."""
     threads = Path(f"/proc/{pid}/task").glob("*/children")
     children = [child for thread in threads for child in thread.read_text().split()]
-    pids = {"server": pid, **{f"worker {i + 1}": int(child) for i, child in enumerate(children)}}
+    pids = {"server": pid, **{f"child {i + 1}": int(child) for i, child in enumerate(children)}}
     before = {name: _ticks(one) for name, one in pids.items()}
     time.sleep(IDLE)
     hertz = os.sysconf("SC_CLK_TCK")
