@@ -7,7 +7,7 @@ which `tidy` removes. A deleted file stays until the jobs that read it are over.
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,6 +23,7 @@ from luthier.jobs.states import OVER
 from luthier.jobs.storage import Storage
 from luthier.jobs.tables import Body, FileRow, JobRow
 from luthier.runs.database import Answer, Database
+from luthier.runs.files import storing
 
 FOLDER = "files"
 ENDINGS = (".jsonl", ".csv")
@@ -43,19 +44,22 @@ class Incoming:
     _hash: Any = field(default_factory=hashlib.sha256)
 
     def write(self, block: bytes) -> None:
-        """Take the next bytes."""
-        self.file.write(block)
+        """Take the next bytes. Raises StorageError."""
+        with storing(self.path):
+            self.file.write(block)
         self._hash.update(block)
         self.size += len(block)
 
     def end(self) -> str:
-        """No more bytes; the SHA-256 of all."""
-        self.file.close()
+        """No more bytes; the SHA-256 of all. Raises StorageError."""
+        with storing(self.path):
+            self.file.close()
         return str(self._hash.hexdigest())
 
     def discard(self) -> None:
         """Forget what has come."""
-        self.file.close()
+        with suppress(OSError):  # a full disk, of which it takes nothing any more
+            self.file.close()
         self.path.unlink(missing_ok=True)
 
 
@@ -73,11 +77,12 @@ class Files:
         self._clock, self._patience = clock, patience
 
     def begin(self) -> Incoming:
-        """Take in a new file. Raises OSError."""
+        """Take in a new file. Raises StorageError."""
         folder = self._storage.scratch / "incoming"
-        folder.mkdir(parents=True, exist_ok=True)
         path = folder / uuid4().hex
-        return Incoming(path, path.open("xb"))
+        with storing(path):
+            folder.mkdir(parents=True, exist_ok=True)
+            return Incoming(path, path.open("xb"))
 
     def add(
         self,
