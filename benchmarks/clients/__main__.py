@@ -52,7 +52,17 @@ class Scene:
         )  # fmt: skip
         found["llm"] = (
             "llm",
-            ["llm", "-m", "tuned", "Turn on the light.", "-o", "max_tokens", "16"],
+            [
+                "llm",
+                "-m",
+                "tuned",
+                "--key",
+                self.key,
+                "Turn on the light.",
+                "-o",
+                "max_tokens",
+                "16",
+            ],
         )
         found["lm-eval"] = (
             "luthier",

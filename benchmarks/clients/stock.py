@@ -1,6 +1,5 @@
 """OpenAI's fine-tuning as its guides write it: upload, train, follow, read, ask. FILE MODEL"""
 
-import base64
 import csv
 import io
 import sys
@@ -34,7 +33,7 @@ print(f"{job.status}: {job.fine_tuned_model}, {job.trained_tokens} tokens")
 checkpoints = list(client.fine_tuning.jobs.checkpoints.list(job.id))
 print(f"{len(checkpoints)} checkpoints, the last of step {checkpoints[0].step_number}")
 told = client.files.content(job.result_files[0]).read()
-rows = list(csv.DictReader(io.StringIO(base64.b64decode(told).decode())))
+rows = list(csv.DictReader(io.StringIO(told.decode())))
 print(f"result file: {len(rows)} steps, losses {rows[0]['train_loss']} to {rows[-1]['train_loss']}")
 asked = [{"role": "user", "content": "Turn on the light in the kitchen."}]
 whole = client.chat.completions.create(

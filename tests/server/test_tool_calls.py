@@ -175,6 +175,21 @@ def test_the_tool_that_is_named_is_called(client: OpenAI) -> None:
 
 
 @pytest.mark.enable_socket
+def test_a_call_gives_no_arguments_that_the_tool_does_not_name(client: OpenAI) -> None:
+    choices: Any = {
+        "a": {"enum": [1, 2]},
+        "b": {"type": "object", "properties": {"c": {"const": 1}}},
+    }
+    tool = {"type": "function", "function": {"name": "light", "parameters": {
+        "type": "object", "properties": choices}}}  # fmt: skip
+    for seed in range(4):
+        (choice,) = ask(client, tools=[tool], tool_choice="required", seed=seed).choices
+        given = json.loads(choice.message.tool_calls[0].function.arguments)
+        assert set(given) <= {"a", "b"}
+        assert set(given.get("b", ())) <= {"c"}
+
+
+@pytest.mark.enable_socket
 def test_a_streamed_call_is_that_of_the_whole_answer(client: OpenAI) -> None:
     whole = ask(client, tool_choice="required").choices[0]
     chunks = list(ask(client, tool_choice="required", stream=True))

@@ -25,6 +25,12 @@ BLANKS = {"whitespace_pattern": r"([ ]|\r?\n[ \t]{0,60})?"}
 ONE_LINE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
+MAPS = {"properties", "$defs", "definitions"}
+"""What of a schema holds schemas by name."""
+OPEN = {"additionalProperties", "patternProperties", "allOf", "anyOf", "oneOf", "$ref", "if"}
+"""What of an object's schema says more of its properties."""
+
+
 class Forms:
     """The forms that one tokenizer's tokens can be held to."""
 
@@ -43,7 +49,7 @@ class Forms:
         """
         where = "response_format.json_schema.schema"
         try:
-            wanted = {**(ANY_OBJECT if schema is None else schema), "x-guidance": BLANKS}
+            wanted = {**(ANY_OBJECT if schema is None else _closed(schema)), "x-guidance": BLANKS}
             grammar = LLMatcher.grammar_from_json_schema(wanted)
         except ValueError as error:
             raise _unknown(str(error), where) from error
@@ -55,7 +61,7 @@ class Forms:
         Raises ConfigError where the schema is none, or says what is not known.
         """
         around = [self._literal(form.before), "call", self._literal(form.after)]
-        wanted = json.dumps({**schema, "x-guidance": ONE_LINE})
+        wanted = json.dumps({**_closed(schema), "x-guidance": ONE_LINE})
         grammar = f"start: {' '.join(around)}\ncall: %json {wanted}\n"
         try:
             return self._held_to(LLMatcher.grammar_from_lark(grammar), "tools")
@@ -90,6 +96,27 @@ class Forms:
             return (bits[:, None] >> torch.arange(8)).bitwise_and_(1).flatten().bool()
 
         return allow
+
+
+def _closed(schema: Any) -> Any:
+    """The schema, its objects with the properties that it names and no others.
+
+    A schema that says nothing of others allows any, and a weak model goes on naming some for ever.
+    """
+    if not isinstance(schema, dict):
+        return schema
+    found = dict(schema)
+    for name in found.keys() & MAPS:
+        if isinstance(found[name], dict):
+            found[name] = {key: _closed(value) for key, value in found[name].items()}
+    for name in found.keys() & {"anyOf", "oneOf", "prefixItems"}:
+        if isinstance(found[name], list):
+            found[name] = [_closed(value) for value in found[name]]
+    if "items" in found:
+        found["items"] = _closed(found["items"])
+    if "properties" in found and not found.keys() & OPEN:
+        found["additionalProperties"] = False
+    return found
 
 
 def _unknown(found: str, where: str) -> ConfigError:
