@@ -58,7 +58,9 @@ def llama(tmp_path: Path) -> LanguageModel:
 @contextmanager
 def running(model: LanguageModel, **settings: Any) -> Iterator[Engine]:
     # On a model of its own: while it runs, nobody else may use it.
-    engine = Engine(deepcopy(model), **{"num_slots": 3, "context": 64, **settings})
+    engine = Engine(
+        deepcopy(model), **{"num_slots": 3, "context": 64, "hold_to": FORMS.get, **settings}
+    )
     try:
         yield engine
     finally:
@@ -241,15 +243,22 @@ def only(*ids: int) -> torch.Tensor:
     return allowed
 
 
+FORMS = {
+    "3 or 4": lambda ids: only(3, 4),
+    "counted": lambda ids: only(len(ids)),
+    "none": lambda ids: only(),
+}
+
+
 @pytest.mark.parametrize(
     ("choosing", "holds"),
     [
         (Choosing(temperature=0, logit_bias={77: 100.0}), lambda ids: set(ids) == {77}),
         (Choosing(temperature=0, frequency_penalty=1e3), lambda ids: len(set(ids)) == len(ids)),
         (Choosing(temperature=0, presence_penalty=1e3), lambda ids: len(set(ids)) == len(ids)),
-        (Choosing(temperature=1.5, allow=lambda ids: only(3, 4)), lambda ids: set(ids) <= {3, 4}),
+        (Choosing(temperature=1.5, form="3 or 4"), lambda ids: set(ids) <= {3, 4}),
         (
-            Choosing(temperature=0, allow=lambda ids: only(len(ids))),
+            Choosing(temperature=0, form="counted"),
             lambda ids: ids == list(range(20)),
         ),
     ],
@@ -314,7 +323,7 @@ def test_an_error_reaches_who_asked_and_nobody_else(
 
 
 def test_one_that_cannot_go_on_disturbs_no_other(llama: LanguageModel) -> None:
-    nothing = Choosing(temperature=1.0, allow=lambda ids: only())
+    nothing = Choosing(temperature=1.0, form="none")
     wanted = plain(llama, PROMPTS[1], 12)
     with running(llama) as engine:
         fine = submit(engine, Asked(PROMPTS[1], 12, choosing=GREEDY))

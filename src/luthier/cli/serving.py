@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -62,6 +62,13 @@ Capture = Annotated[
         help="Keep what is asked and answered for so long, masked, to learn from.",
     ),
 ]  # fmt: skip
+Engine = Annotated[
+    Literal["torch", "llama.cpp", "vllm"],
+    typer.Option("--engine", help="What answers: our own, llama.cpp for GGUF, or vLLM at --vllm."),
+]
+VllmUrl = Annotated[
+    str, typer.Option("--vllm", metavar="URL", help="Where vLLM answers from, for --engine vllm.")
+]
 Slots = Annotated[int, typer.Option("--slots", min=1, help="Jobs that a worker does at once.")]
 
 keys = typer.Typer(help="Keys of a service's clients.", no_args_is_help=True)
@@ -87,6 +94,8 @@ def serve(
     ] = False,
     embedder: Embedder = None,
     capture: Capture = None,
+    engine: Engine = "torch",
+    vllm: VllmUrl = "",
     origin: Annotated[
         list[str],
         typer.Option("--origin", metavar="URL", help="Pages from there may ask, in a browser."),
@@ -102,6 +111,7 @@ def serve(
     from luthier.server import Settings, create_app
 
     bases = _bases(model)
+    engines = Engines(Runtime(), kind=engine, url=vllm)
     service = Service.at(workspace, database, storage)
     settings = Settings(
         bases, needs_key=not no_key, origins=tuple(origin), embedder=embedder,
@@ -114,7 +124,7 @@ def serve(
     if not no_key and not service.keys.list():
         out.print("There is no key yet; make one with: luthier keys create NAME", markup=False)
     config = uvicorn.Config(
-        create_app(service, settings, Engines(Runtime()), Readers(Runtime())), host=host, port=port,
+        create_app(service, settings, engines, Readers(Runtime())), host=host, port=port,
         log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=GRACE,
     )  # fmt: skip
     # Addresses go by the environment: they may hold a password, and `ps` shows arguments.

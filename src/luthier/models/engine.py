@@ -56,12 +56,13 @@ class Choosing:
     presence_penalty: float = 0.0
     """Taken from the logits of all tokens that the answer has."""
     logit_bias: Mapping[int, float] = field(default_factory=dict)
-    allow: Allow | None = None
+    form: str = ""
+    """A grammar that the answer is held to, as `luthier.tokens.forms` writes them."""
 
     @property
     def is_greedy(self) -> bool:
         """Whether the likeliest token is all that counts."""
-        has_more = self.frequency_penalty or self.presence_penalty or self.logit_bias or self.allow
+        has_more = self.frequency_penalty or self.presence_penalty or self.logit_bias or self.form
         return self.temperature == 0 and not has_more
 
 
@@ -104,8 +105,10 @@ Told = Piece | End | Exception
 class Answer:
     """What comes of a request: pieces, then an end or an error, in the engine's thread."""
 
-    def __init__(self, asked: Asked, tell: Callable[[Told], None]) -> None:
-        self.asked, self.tell = asked, tell
+    def __init__(
+        self, asked: Asked, tell: Callable[[Told], None], allow: Allow | None = None
+    ) -> None:
+        self.asked, self.tell, self.allow = asked, tell, allow
         self.is_cancelled = False
 
     def cancel(self) -> None:
@@ -148,10 +151,12 @@ class Engine:
         num_slots: int = 16,
         context: int = 2048,
         most_ahead: int = MOST_AHEAD,
+        hold_to: Callable[[str], Allow] | None = None,
     ) -> None:
-        """`context`: tokens that a prompt and its answer may have together."""
+        """`context`: tokens that a prompt and its answer may have together; `hold_to` says which
+        may follow in an answer that is held to a form."""
         self.model, self.adapters, self.context = model, MixedAdapters(model), context
-        self._num_slots, self._most_ahead = num_slots, most_ahead
+        self._num_slots, self._most_ahead, self._hold_to = num_slots, most_ahead, hold_to
         self._cache = KeyValueCache(num_slots, context + SPARE)
         self._kept: list[tuple[str, list[int]]] = [("", [])] * num_slots
         """Adapter and tokens of what each slot holds, also of answers that have ended."""
@@ -168,8 +173,11 @@ class Engine:
     # From any thread
 
     def submit(self, asked: Asked, tell: Callable[[Told], None]) -> Answer:
-        """Ask; what comes is told in the engine's thread, which must not be held up."""
-        answer = Answer(asked, tell)
+        """Ask; what comes is told in the engine's thread, which must not be held up.
+
+        Raises ModelError where an answer cannot be held to the form that is asked for.
+        """
+        answer = Answer(asked, tell, self._allowing(asked.choosing.form))
         with self._changed:
             if self._is_over:
                 tell(End("cancelled"))
@@ -177,6 +185,13 @@ class Engine:
             self._waiting.append(answer)
             self._changed.notify()
         return answer
+
+    def _allowing(self, form: str) -> Allow | None:
+        if not form:
+            return None
+        if self._hold_to is None:
+            raise ModelError("holds answers to no form")
+        return self._hold_to(form)
 
     @property
     def vocabulary(self) -> int:
@@ -420,8 +435,8 @@ def _choose(logits: Tensor, row: _Row) -> int:
         tokens = torch.tensor(list(row.counts), device=scores.device)
         counts = torch.tensor(list(row.counts.values()), device=scores.device)
         scores[tokens] -= choosing.frequency_penalty * counts + choosing.presence_penalty
-    if choosing.allow:
-        allowed = choosing.allow(row.ids)[: len(scores)].to(scores.device)
+    if allow := row.answer.allow:
+        allowed = allow(row.ids)[: len(scores)].to(scores.device)
         scores[: len(allowed)].masked_fill_(~allowed, -torch.inf)
         scores[len(allowed) :] = -torch.inf
     if choosing.temperature == 0:

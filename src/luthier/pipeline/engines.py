@@ -11,30 +11,22 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from luthier.errors import JobError, LuthierError, ModelError
+from luthier.errors import ConfigError, JobError, LuthierError
 from luthier.models import (
-    Allow,
     Answer,
     Asked,
     Choosing,
     End,
-    Engine,
     Piece,
     Told,
-    load_model,
 )
-from luthier.pipeline.placing import place
+from luthier.pipeline.backends import Backend, Kind
 from luthier.pipeline.recorded import recipe_in
 from luthier.recipe import LoRA, Runtime
 from luthier.tokens import CallForm, Tokenizer, call_form
 
-if TYPE_CHECKING:
-    from luthier.models import Forms
-
 __all__ = [
-    "Allow",
     "Answer",
     "Engines",
     "Choosing",
@@ -71,8 +63,8 @@ class Source:
 class Loaded:
     """A base in memory."""
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer) -> None:
-        self.engine, self.tokenizer = engine, tokenizer
+    def __init__(self, engine: Backend) -> None:
+        self.engine = engine
         self._adapters: dict[str, None] = {}
         """The last one asked stands last."""
 
@@ -87,16 +79,9 @@ class Loaded:
                 self._adapters[oldest] = None
 
     @cached_property
-    def forms(self) -> "Forms":
-        """The forms that its answers can be held to."""
-        from luthier.models import Forms
-
-        return Forms(self.tokenizer, self.engine.vocabulary)
-
-    @cached_property
     def call_form(self) -> CallForm:
         """How it writes calls of tools."""
-        return call_form(self.tokenizer)
+        return call_form(self.engine.tokenizer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +93,19 @@ class Opened:
     """Its name in the engine; empty where there is none."""
 
     @property
-    def engine(self) -> Engine:
+    def engine(self) -> Backend:
         """What computes."""
         return self.loaded.engine
 
     @property
+    def call_form(self) -> CallForm:
+        """How it writes calls of tools."""
+        return self.loaded.call_form
+
+    @property
     def tokenizer(self) -> Tokenizer:
         """What turns text into ids."""
-        return self.loaded.tokenizer
+        return self.loaded.engine.tokenizer
 
     def ask(
         self,
@@ -126,7 +116,10 @@ class Opened:
         choosing: Choosing,
         num_logprobs: int | None = None,
     ) -> Answer:
-        """Ask what follows; it is told in the engine's thread, which must not be held up."""
+        """Ask what follows; it is told in the engine's thread, which must not be held up.
+
+        Raises ModelError where the engine cannot answer so.
+        """
         stop_ids = frozenset(self.tokenizer.stop_ids)
         asked = Asked(ids, max_new_tokens, stop_ids, self.adapter, choosing, num_logprobs)
         return self.engine.submit(asked, tell)
@@ -142,8 +135,16 @@ class Engines:
         max_bases: int = 2,
         max_adapters: int = MAX_ADAPTERS,
         slots: int = SLOTS,
+        kind: Kind = "torch",
+        url: str = "",
     ) -> None:
-        self._runtime, self._slots = runtime, slots
+        """`url`: where vLLM is, for engines of this kind. Raises ConfigError."""
+        if (kind == "vllm") != bool(url):
+            raise ConfigError(
+                "says where vLLM is" if url else "needs to know where vLLM is", where="--vllm",
+                accepted="--engine vllm together with --vllm http://HOST:PORT",
+            )  # fmt: skip
+        self._runtime, self._slots, self._kind, self._url = runtime, slots, kind, url
         self._max_bases, self._max_adapters = max_bases, max_adapters
         self._bases: dict[str, Future[Loaded]] = {}
         """The last one asked stands last."""
@@ -188,21 +189,24 @@ class Engines:
 
     def _load(self, source: str, loading: "Future[Loaded]") -> None:
         try:
-            folder, device, dtype = place(source, self._runtime, lambda note: None)
-            model = load_model(folder, dtype=dtype, device=device)
-            if model.padded_because:
-                raise ModelError(
-                    f"cannot be served: {model.padded_because}",
-                    where=source,
-                    advice="export it, and serve it by another program",
-                )
-            tokenizer = Tokenizer.load(folder)
-            context = min(CONTEXT, tokenizer.context_length or CONTEXT)
-            engine = Engine(model, num_slots=self._slots, context=context)
+            engine = self._loaded(source)
         except Exception as error:  # whoever waits is told, whatever it is
             loading.set_exception(error)
         else:
-            loading.set_result(Loaded(engine, tokenizer))
+            loading.set_result(Loaded(engine))
+
+    def _loaded(self, source: str) -> Backend:
+        if self._kind == "vllm":
+            from luthier.pipeline.backends.vllm import Vllm
+
+            return Vllm(source, self._runtime, self._url, most=CONTEXT)
+        if self._kind == "llama.cpp":
+            from luthier.pipeline.backends.llama_cpp import LlamaCpp
+
+            return LlamaCpp(source, self._runtime, slots=self._slots, most=CONTEXT)
+        from luthier.pipeline.backends.own import Own
+
+        return Own(source, self._runtime, slots=self._slots, most=CONTEXT)
 
     def _adapter(self, loaded: Loaded, made: Path) -> str:
         with self._adding:
@@ -210,12 +214,12 @@ class Engines:
             loaded.keep(name, self._max_adapters)
             return name
 
-    def _added(self, engine: Engine, made: Path) -> str:
+    def _added(self, engine: Backend, made: Path) -> str:
         name = self._adapters.setdefault(made, f"adapter-{next(self._numbers)}")
-        if name in engine.adapters.names:
+        if engine.has(name):
             return name
         if (made / "adapter").is_dir():
-            engine.do(lambda: engine.adapters.add(name, made / "adapter"))
+            engine.add(name, made / "adapter")
             return name
         weights = made / "trained.safetensors"
         if not weights.is_file():
@@ -227,7 +231,7 @@ class Engines:
                 where=made.name,
                 accepted="checkpoints of adapters, or the finished model",
             )
-        engine.do(lambda: engine.adapters.add_trained(name, tuning, weights))
+        engine.add_trained(name, tuning, weights)
         return name
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from luthier.evaluation import Embed
 from luthier.models import (
+    ModelFolder,
     choose_device,
     default_cache,
     load_encoder,
@@ -24,10 +25,15 @@ TEXT_TOKENS = 512
 """Of a text that a vector stands for."""
 
 
+def resolve(source: str, runtime: Runtime, observe: Callable[[str], None]) -> ModelFolder:
+    """The model as local files."""
+    cache = default_cache() if runtime.cache == "auto" else Path(runtime.cache)
+    return resolve_source(Model(source=source), cache, observe)
+
+
 def place(source: str, runtime: Runtime, observe: Callable[[str], None]) -> tuple[Path, Any, Any]:
     """The model's folder, and the device and precision that it is loaded with."""
-    cache = default_cache() if runtime.cache == "auto" else Path(runtime.cache)
-    folder = resolve_source(Model(source=source), cache, observe)
+    folder = resolve(source, runtime, observe)
     devices = probe_devices()
     threads = num_cores() if runtime.threads == "auto" else runtime.threads
     device, dtype = runtime.device, runtime.dtype

