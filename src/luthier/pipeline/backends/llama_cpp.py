@@ -29,7 +29,8 @@ from luthier.runs import num_cores
 from luthier.tokens import Tokenizer
 from luthier.tokens.letters import TokenBytes
 
-MODULE = "luthier.pipeline.backends.llama_cpp_server"
+SERVER = Path(__file__).with_name("llama_cpp_server.py")
+"""Started by its file, so that it need not import what it does not use."""
 
 
 @dataclass
@@ -46,8 +47,8 @@ class _Process:
     @classmethod
     def started(cls, settings: dict[str, Any], adapters: tuple[str, ...]) -> "_Process":
         """A new one, when it has loaded all. Raises ModelError where it has not."""
-        running = subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-m", MODULE], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        running = subprocess.Popen(  # noqa: S603 - our own file
+            [sys.executable, str(SERVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, text=True,
         )  # fmt: skip
         process = cls(running, "", adapters)
@@ -107,7 +108,8 @@ class _Stream:
     def _hidden(self, event: dict[str, Any], count: int) -> list[Piece]:
         """Tokens that a letter began with: of several, llama.cpp tells the last one only.
 
-        How likely they were is not told. They may be others with the same bytes.
+        How likely they were is not told. They may be others with the same bytes. Those of a letter
+        that is never completed are not told at all.
         """
         written = str(event["content"]).encode()
         last = self.token_bytes.of(event["tokens"][-1])

@@ -1,7 +1,7 @@
 """A process around llama.cpp's server: begins with one line of settings on standard input, says its
 address in one line, and ends with whoever started it.
 
-`python -m luthier.pipeline.backends.llama_cpp_server`. What crashes in here touches nothing else.
+What crashes in here touches nothing else.
 """
 
 import json

@@ -66,7 +66,7 @@ class Vllm(Elsewhere):
         Raises ConfigError, ModelError.
         """
         super().__init__()
-        self._url, self._names = url.rstrip("/").removesuffix("/v1"), dict[str, str]()
+        self.url, self._names = url.rstrip("/").removesuffix("/v1"), dict[str, str]()
         with ExitStack() as on_failure:
             on_failure.callback(self.close)
             folder = resolve(source, runtime, lambda note: None)
@@ -97,7 +97,7 @@ class Vllm(Elsewhere):
         name = f"luthier-{sha256(str(path).encode()).hexdigest()[:16]}"
         if name not in {card["id"] for card in self._cards()}:
             body = {"lora_name": name, "lora_path": str(path)}
-            self.post(f"{self._url}/v1/load_lora_adapter", body)
+            self.post(f"{self.url}/v1/load_lora_adapter", body)
         self._names[adapter] = name
 
     def add_trained(self, adapter: str, tuning: LoRA, file: Path) -> None:
@@ -113,7 +113,7 @@ class Vllm(Elsewhere):
             return False
         name = self._names.pop(adapter, None)
         if name is not None:
-            self.post(f"{self._url}/v1/unload_lora_adapter", {"lora_name": name})
+            self.post(f"{self.url}/v1/unload_lora_adapter", {"lora_name": name})
         return True
 
     def weigh(self, ids: Sequence[int], adapter: str, num_top: int) -> list[Piece]:
@@ -121,7 +121,7 @@ class Vllm(Elsewhere):
         if len(ids) < 2:
             return []
         body = self._body(Asked(ids, 1, adapter=adapter)) | {"prompt_logprobs": num_top}
-        (choice,) = self.post(f"{self._url}/v1/completions", body)["choices"]
+        (choice,) = self.post(f"{self.url}/v1/completions", body)["choices"]
         found = []
         for token, weighed in zip(ids[1:], choice["prompt_logprobs"][1:], strict=True):
             by_rank = sorted(weighed.items(), key=lambda item: item[1]["rank"])
@@ -132,7 +132,7 @@ class Vllm(Elsewhere):
     def stream(self, asked: Asked) -> Stream:
         """A completion of token ids, in events."""
         body = self._body(asked) | {"stream": True, "return_token_ids": True}
-        return _Stream(f"{self._url}/v1/completions", body, asked.num_logprobs)
+        return _Stream(f"{self.url}/v1/completions", body, asked.num_logprobs)
 
     def _body(self, asked: Asked) -> dict[str, Any]:
         choosing = asked.choosing
@@ -163,7 +163,7 @@ class Vllm(Elsewhere):
         return body
 
     def _cards(self) -> list[dict[str, Any]]:
-        return list(self.get(f"{self._url}/v1/models")["data"])
+        return list(self.get(f"{self.url}/v1/models")["data"])
 
     def _served(self, source: str, folder: Path) -> tuple[str, int]:
         """Name of the model there, and its context. Raises ConfigError where it is another one."""
@@ -173,7 +173,7 @@ class Vllm(Elsewhere):
                 return str(card["id"]), int(card.get("max_model_len") or 2**20)
         served = ", ".join(str(card.get("root") or card["id"]) for card in bases)
         raise ConfigError(
-            f"serves {served or 'nothing'}, and not {source}", where=self._url,
+            f"serves {served or 'nothing'}, and not {source}", where=self.url,
             accepted=f"a vLLM that was started as: vllm serve {source} --enable-lora",
         )  # fmt: skip
 
