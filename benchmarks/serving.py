@@ -1,4 +1,4 @@
-"""Chats over HTTP beside `transformers serve`: tokens a second, and time to the first one.
+"""Chats over HTTP beside `transformers serve` and llama.cpp: tokens a second, time to the first one.
 
     python -m benchmarks.serving [--streams 1 8 32] [--repeats 3] [--environments FOLDER]
 
@@ -94,9 +94,24 @@ def _contenders(model: Path, environments: Path) -> dict[str, list[str]]:
             sys.executable, "-m", "luthier.cli", "serve", "--no-key", "--workers", "0",
             "--port", "{port}", "--workspace", "{folder}", "--model", f"bench={model}",
         ],
+        "llama.cpp": [
+            sys.executable, "-m", "benchmarks.peers.llama_cpp", str(_gguf()), "{port}", "16"
+        ],
         "transformers": theirs,
         "transformers, continuous": [*theirs, "--continuous-batching"],
     }  # fmt: skip
+
+
+def _gguf() -> Path:
+    """The file that the model's folder was made of."""
+    from luthier.models import default_cache, resolve_source
+    from luthier.recipe import read_recipe
+
+    model = read_recipe(EXAMPLE / "recipe.yaml").recipe.model
+    cache = Path(os.environ.get("LUTHIER_BENCHMARK_CACHE", default_cache()))
+    file = resolve_source(model, cache).gguf
+    assert file is not None
+    return file
 
 
 @contextmanager
