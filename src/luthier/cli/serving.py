@@ -71,6 +71,14 @@ VllmUrl = Annotated[
 ]
 Slots = Annotated[int, typer.Option("--slots", min=1, help="Jobs that a worker does at once.")]
 
+Memory = Annotated[
+    float | None,
+    typer.Option(
+        "--memory", metavar="GIB", min=0.1,
+        help="Memory for the jobs that a worker does at once; else nine tenths of all there is.",
+    ),
+]  # fmt: skip
+
 keys = typer.Typer(help="Keys of a service's clients.", no_args_is_help=True)
 
 
@@ -89,6 +97,7 @@ def serve(
         int, typer.Option("--workers", min=0, max=1, help="0: start none; they run elsewhere.")
     ] = 1,
     slots: Slots = 1,
+    memory: Memory = None,
     no_key: Annotated[
         bool, typer.Option("--no-key", help="Ask for no key; only on this machine.")
     ] = False,
@@ -129,7 +138,7 @@ def serve(
     )  # fmt: skip
     # Addresses go by the environment: they may hold a password, and `ps` shows arguments.
     os.environ |= {"LUTHIER_DATABASE": database, "LUTHIER_STORAGE": storage}
-    command = _worker_command(workspace, slots) if workers else []
+    command = _worker_command(workspace, slots, memory) if workers else []
     # uvicorn ends tidily at SIGTERM, then passes it on: as Ctrl-C, so that the worker ends, too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt), _working(command):
@@ -159,10 +168,11 @@ def _bases(texts: Sequence[str]) -> "dict[str, Base]":
     return {name: Base(name, source) for name, source in named}
 
 
-def _worker_command(workspace: Path, slots: int) -> list[str]:
+def _worker_command(workspace: Path, slots: int, memory: float | None) -> list[str]:
+    bound = [] if memory is None else ["--memory", str(memory)]
     return [
         sys.executable, "-m", "luthier.cli", "worker",
-        "--workspace", str(workspace), "--slots", str(slots), "--attached",
+        "--workspace", str(workspace), "--slots", str(slots), "--attached", *bound,
     ]  # fmt: skip
 
 
@@ -202,6 +212,7 @@ def worker(
     database: DatabaseUrl = "",
     storage: StorageUrl = "",
     slots: Slots = 1,
+    memory: Memory = None,
     attached: Annotated[bool, typer.Option("--attached", hidden=True)] = False,
 ) -> None:
     """Work on a service's jobs until stopped; then they save, and others take them up."""
@@ -215,7 +226,10 @@ def worker(
     if attached:  # the server that started it holds the other end, as long as it lives
         threading.Thread(target=_await_end, args=(over,), daemon=True).start()
     log = logging.getLogger("luthier.worker")
-    found = Worker(service.jobs, service.files, service.storage, slots=slots, say=log.info)
+    found = Worker(
+        service.jobs, service.files, service.storage, slots=slots,
+        memory=int((memory or 0) * 2**30), say=log.info,
+    )  # fmt: skip
     log.info("worker %s is ready", found.name)
     found.run(over.is_set, over.wait)
 

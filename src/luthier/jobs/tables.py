@@ -104,7 +104,6 @@ class JobRow(Listed, Table):
     run_id: Mapped[str] = mapped_column(String(120), default="")
     source: Mapped[str] = mapped_column(Text, default="")
     """What the model's name stands for, as a recipe says it; never from a request."""
-    memory: Mapped[int] = mapped_column(BigInteger, default=0)
     """Bytes it is expected to take; 0 while unknown."""
     crashes: Mapped[int] = mapped_column(Integer, default=0)
     """Times in a row that its process died without a word and without getting further."""

@@ -44,13 +44,19 @@ class Worker:
     files: Files
     storage: Storage
     slots: int = 1
-    """Jobs worked on at once."""
+    """Jobs worked on at once, as far as they fit into memory together."""
+    memory: int = 0
+    """Bytes that they may need together; 0: of what the machine has."""
     lease: float = LEASE
     environment: Mapping[str, str] = field(default_factory=dict)
     """For the jobs' processes."""
     say: Callable[[str], None] = lambda text: None
     name: str = ""
     _attendants: dict[str, Attendant] = field(default_factory=dict)
+    _needed: dict[str, int] = field(default_factory=dict)
+    """Job -> bytes it needs, of those in hand."""
+    _told: set[str] = field(default_factory=set)
+    """Jobs of which it was said that they wait for memory."""
     _watch: Watch = field(init=False)
     _tidied: float = -TIDY
 
@@ -85,6 +91,7 @@ class Worker:
         for job_id, attendant in list(self._attendants.items()):
             if not attendant.is_alive():
                 del self._attendants[job_id]
+                self._needed.pop(job_id, None)
                 self.say(f"{job_id} is out of hand")
         for job in self.jobs.waiting(["validating_files"]):
             self._check(job)
@@ -98,9 +105,37 @@ class Worker:
         # What was begun and has nobody comes first.
         waiting = [*self.jobs.waiting(["running"]), *self._orphans()]
         for job in [*waiting, *self.jobs.waiting(["queued"])]:
-            if len(self._attendants) >= self.slots:
+            # None goes ahead of one that waits for memory, or that might wait for ever.
+            if len(self._attendants) >= self.slots or not self._fits(job):
                 return
             self._begin(job)
+
+    def _fits(self, job: JobRow) -> bool:
+        """Whether there is memory for a job beside those in hand; alone it is always tried."""
+        if self.slots == 1:
+            return True
+        from luthier.pipeline.needing import memory_for_runs
+
+        most = self.memory or memory_for_runs()
+        # Of a model that is not here yet nobody knows how much it needs.
+        needed, used = self._need(job) or most, sum(self._needed.values())
+        if self._attendants and used + needed > most:
+            if job.id not in self._told:
+                told = [f"{number / 2**30:.1f}" for number in (needed, used, most)]
+                self.say(f"{job.id} needs {told[0]} GiB and waits: {told[1]} of {told[2]} are used")
+                self._told.add(job.id)
+            return False
+        self._needed[job.id] = needed
+        self._told.discard(job.id)
+        return True
+
+    def _need(self, job: JobRow) -> int:
+        """Bytes, about; 0 where nobody can know."""
+        from luthier.pipeline.needing import memory_needed
+
+        with suppress(LuthierError):  # what is wrong with it the job says
+            return memory_needed(recipe_from(self._order(job).recipe).recipe) or 0
+        return 0
 
     def _orphans(self) -> list[JobRow]:
         """Jobs whose worker has not beaten for so long that it must be dead."""

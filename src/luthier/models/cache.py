@@ -4,7 +4,9 @@ Shapes: B slots, K key-value heads, G query heads per key-value head, P prefix t
 a slot, D head width, T new tokens, M most new tokens of one slot.
 """
 
+import math
 from collections.abc import Sequence
+from mmap import mmap
 
 import torch
 from torch import Tensor
@@ -20,6 +22,14 @@ def bytes_per_token(model: LanguageModel) -> int:
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return int(2 * config.num_hidden_layers * heads * width * model.head.weight.element_size())
+
+
+def _zeros(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Zeros that take up memory only where they are written: most slots are never full."""
+    if like.device.type != "cpu":
+        return like.new_zeros(shape)
+    pages = mmap(-1, math.prod(shape) * like.element_size())
+    return torch.frombuffer(pages, dtype=like.dtype).view(shape)
 
 
 class KeyValueCache:
@@ -102,7 +112,7 @@ class KeyValueCache:
     def _slot_tensors(self, layer: int, like: Tensor) -> tuple[Tensor, Tensor]:
         if layer not in self._slots:
             shape = (self._num_slots, like.shape[0], self._slot_length, like.shape[2])
-            self._slots[layer] = (like.new_zeros(shape), like.new_zeros(shape))
+            self._slots[layer] = (_zeros(shape, like), _zeros(shape, like))
         return self._slots[layer]
 
     def _step(

@@ -34,6 +34,8 @@ class Devices:
     """Whether there is what torch.compile needs: Triton, or a C++ compiler and Python's headers."""
     names: tuple[str, ...]
     """Names of the GPUs, or nothing."""
+    memory: tuple[int, ...] = ()
+    """Bytes of each GPU."""
 
 
 def probe_devices() -> Devices:
@@ -44,6 +46,10 @@ def probe_devices() -> Devices:
         has_fast_bfloat16=torch.cuda.is_bf16_supported() if has_cuda else _cpu_has_fast_bfloat16(),
         can_compile=find_spec("triton") is not None if has_cuda else _has_compiler(),
         names=tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())),
+        memory=tuple(
+            torch.cuda.get_device_properties(i).total_memory
+            for i in range(torch.cuda.device_count())
+        ),
     )
 
 

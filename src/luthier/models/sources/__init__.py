@@ -24,7 +24,7 @@ from luthier.models.sources.hub import HUB_ID, fetch_from_hub
 from luthier.models.sources.wheel import WHEEL, fetch_wheel
 from luthier.recipe import Model
 
-__all__ = ["ModelFolder", "Sizes", "count_weights", "default_cache", "resolve_source"]
+__all__ = ["ModelFolder", "Sizes", "count_weights", "default_cache", "is_at_hand", "resolve_source"]
 
 Observe = Callable[[str], None]
 
@@ -71,6 +71,18 @@ def resolve_source(model: Model, cache: Path, observe: Observe = lambda note: No
         kind,
         gguf=gguf,
     )
+
+
+def is_at_hand(model: Model) -> bool:
+    """Whether a model can be brought to a local folder without fetching it from the Hub."""
+    import huggingface_hub
+
+    if Path(model.source).expanduser().exists() or not _is_hub_id(model.source):
+        return True
+    found = huggingface_hub.try_to_load_from_cache(
+        model.source, "config.json", revision=model.revision
+    )
+    return isinstance(found, str)
 
 
 def _is_hub_id(source: str) -> bool:

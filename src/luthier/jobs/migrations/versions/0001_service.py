@@ -184,7 +184,6 @@ def _jobs() -> None:
         sa.Column("finished_at", sa.BigInteger(), nullable=True),
         sa.Column("run_id", sa.String(length=120), nullable=False),
         sa.Column("source", sa.Text(), nullable=False),
-        sa.Column("memory", sa.BigInteger(), nullable=False),
         sa.Column("crashes", sa.Integer(), nullable=False),
         sa.Column("worker", sa.String(length=80), nullable=False),
         sa.Column("hold", sa.BigInteger(), nullable=False),
