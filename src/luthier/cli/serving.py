@@ -128,10 +128,9 @@ def serve(
     )  # fmt: skip
     _check(settings, host)
     log_lines()
-    out = console()
-    out.print(f"http://{host}:{port}/v1 with {len(bases)} base models", markup=False)
+    console().print(f"http://{host}:{port}/v1 with {len(bases)} base models", markup=False)
     if not no_key and not service.keys.list():
-        out.print("There is no key yet; make one with: luthier keys create NAME", markup=False)
+        console().print("There is no key yet; make one with: luthier keys create NAME")
     config = uvicorn.Config(
         create_app(service, settings, engines, Readers(Runtime())), host=host, port=port,
         log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=GRACE,

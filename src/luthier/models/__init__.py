@@ -49,7 +49,7 @@ if TYPE_CHECKING:
         default_cache,
         resolve_source,
     )
-    from luthier.models.trained import TrainedWeights, trained_parameters
+    from luthier.models.trained import TrainedWeights, load_trained, trained_parameters
 
 # PEFT imports bitsandbytes where it is installed, which warns of a kernel that training never uses.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -82,7 +82,7 @@ _MODULES = {
     "losses": ("Likelihood", "answer_losses", "choice_likelihoods"),
     "pooling": ("LABELS_FILE", "Pooling", "read_pooling"),
     "sharding": ("gather", "shard"),
-    "trained": ("TrainedWeights", "trained_parameters"),
+    "trained": ("TrainedWeights", "load_trained", "trained_parameters"),
     "sources": ("ModelFolder", "Sizes", "count_weights", "default_cache", "resolve_source"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
@@ -128,6 +128,7 @@ __all__ = [
     "load_adapter",
     "load_encoder",
     "load_model",
+    "load_trained",
     "logits_of",
     "make_encoder_trainable",
     "make_trainable",

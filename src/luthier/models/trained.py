@@ -7,11 +7,14 @@ that gradients of micro-batches sum up in float32 too.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from luthier.errors import ModelError
 from luthier.models.rounding import round_evenly
 
 
@@ -40,6 +43,21 @@ class TrainedWeights:
 def trained_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
     """Name -> parameter of everything that learns, in the model's order."""
     return {name: p for name, p in network.named_parameters() if p.requires_grad}
+
+
+@torch.no_grad()
+def load_trained(network: nn.Module, file: Path) -> None:
+    """Give a network the weights of a checkpoint, as far as they learnt.
+
+    Raises ModelError where they are not weights of this network.
+    """
+    weights, found = dict(network.named_parameters()), load_file(file)
+    for name, weight in found.items():
+        if name not in weights or weights[name].shape != weight.shape:
+            raise ModelError(f"holds {name}, which the model has not so", where=str(file))
+    for name, weight in found.items():
+        own = weights[name]
+        own.copy_(round_evenly(weight) if own.dtype == torch.bfloat16 else weight)
 
 
 def _own(tensor: Tensor) -> Tensor:

@@ -60,6 +60,10 @@ class Source:
     """What a run made of it: the run's folder, or that of a checkpoint within."""
 
 
+_Weights = tuple[str, Path | None]
+"""A base, and the checkpoint's weights that it has in place of its own."""
+
+
 class Loaded:
     """A base in memory."""
 
@@ -146,7 +150,7 @@ class Engines:
             )  # fmt: skip
         self._runtime, self._slots, self._kind, self._url = runtime, slots, kind, url
         self._max_bases, self._max_adapters = max_bases, max_adapters
-        self._bases: dict[str, Future[Loaded]] = {}
+        self._bases: dict[_Weights, Future[Loaded]] = {}
         """The last one asked stands last."""
         self._numbers = itertools.count()
         self._adapters: dict[Path, str] = {}
@@ -160,6 +164,8 @@ class Engines:
         whole = source.made / "model" if source.made else None
         if whole is not None and whole.is_dir():
             return Opened(self._base(str(whole)), "")
+        if (weights := _whole_weights(source.made)) is not None:
+            return Opened(self._base(source.base, weights), "")
         loaded = self._base(source.base)
         return Opened(loaded, self._adapter(loaded, source.made) if source.made else "")
 
@@ -169,7 +175,8 @@ class Engines:
             while self._bases:
                 self._put_away(next(iter(self._bases)))
 
-    def _base(self, source: str) -> Loaded:
+    def _base(self, base: str, weights: Path | None = None) -> Loaded:
+        source = (base, weights)
         with self._lock:
             loading = self._bases.pop(source, None)
             if loading is None or (loading.done() and loading.exception()):
@@ -181,21 +188,26 @@ class Engines:
         try:
             return loading.result(PATIENCE)
         except TimeoutError:
-            raise LoadingError("is being loaded", where=source) from None
+            raise LoadingError("is being loaded", where=base) from None
 
-    def _put_away(self, source: str) -> None:
+    def _put_away(self, source: _Weights) -> None:
         """End a base's engine, now or as soon as it is there."""
         self._bases.pop(source).add_done_callback(_close)
 
-    def _load(self, source: str, loading: "Future[Loaded]") -> None:
+    def _load(self, source: _Weights, loading: "Future[Loaded]") -> None:
         try:
-            engine = self._loaded(source)
+            engine = self._loaded(*source)
         except Exception as error:  # whoever waits is told, whatever it is
             loading.set_exception(error)
         else:
             loading.set_result(Loaded(engine))
 
-    def _loaded(self, source: str) -> Backend:
+    def _loaded(self, source: str, weights: Path | None) -> Backend:
+        if self._kind != "torch" and weights is not None:
+            raise JobError(
+                "is a checkpoint", where=weights.parent.name,
+                accepted="the finished model, or checkpoints by --engine torch",
+            )  # fmt: skip
         if self._kind == "vllm":
             from luthier.pipeline.backends.vllm import Vllm
 
@@ -206,7 +218,7 @@ class Engines:
             return LlamaCpp(source, self._runtime, slots=self._slots, most=CONTEXT)
         from luthier.pipeline.backends.own import Own
 
-        return Own(source, self._runtime, slots=self._slots, most=CONTEXT)
+        return Own(source, self._runtime, slots=self._slots, most=CONTEXT, weights=weights)
 
     def _adapter(self, loaded: Loaded, made: Path) -> str:
         with self._adding:
@@ -225,14 +237,17 @@ class Engines:
         if not weights.is_file():
             raise JobError("its weights are no longer kept", where=made.name)
         tuning = recipe_in(made.parent.parent).tuning
-        if not isinstance(tuning, LoRA):
-            raise JobError(
-                f"is a checkpoint of {tuning.kind} tuning, which is not answered from",
-                where=made.name,
-                accepted="checkpoints of adapters, or the finished model",
-            )
+        assert isinstance(tuning, LoRA), "others are bases of their own"
         engine.add_trained(name, tuning, weights)
         return name
+
+
+def _whole_weights(made: Path | None) -> Path | None:
+    """The weights of a checkpoint whose tuning changes the base's own."""
+    weights = made / "trained.safetensors" if made else None
+    if made is None or weights is None or not weights.is_file():
+        return None
+    return None if isinstance(recipe_in(made.parent.parent).tuning, LoRA) else weights
 
 
 def _close(loading: "Future[Loaded]") -> None:

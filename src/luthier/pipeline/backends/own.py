@@ -4,7 +4,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from luthier.errors import ModelError
-from luthier.models import Allow, Answer, Asked, Engine, Forms, Piece, Told, load_model
+from luthier.models import (
+    Allow,
+    Answer,
+    Asked,
+    Engine,
+    Forms,
+    Piece,
+    Told,
+    load_model,
+    load_trained,
+)
 from luthier.pipeline.placing import place
 from luthier.recipe import LoRA, Runtime
 from luthier.tokens import Tokenizer
@@ -13,8 +23,12 @@ from luthier.tokens import Tokenizer
 class Own:
     """A base in this process."""
 
-    def __init__(self, source: str, runtime: Runtime, *, slots: int, most: int) -> None:
+    def __init__(
+        self, source: str, runtime: Runtime, *, slots: int, most: int, weights: Path | None = None
+    ) -> None:
         """Load a model; `most` bounds the tokens of a prompt and its answer.
+
+        `weights` are a checkpoint's, in place of the model's own.
 
         Raises ConfigError, ModelError.
         """
@@ -26,6 +40,8 @@ class Own:
                 where=source,
                 advice="export it, and serve it by another program",
             )
+        if weights is not None:
+            load_trained(model.network, weights)
         self.tokenizer = Tokenizer.load(folder)
         self.context = min(most, self.tokenizer.context_length or most)
         self._forms: Forms | None = None
