@@ -1,4 +1,4 @@
-"""Chats over HTTP beside `transformers serve` and llama.cpp: tokens a second, time to the first one.
+"""Chats over HTTP beside `transformers serve` and llama.cpp: tokens a second, time to the first.
 
     python -m benchmarks.serving [--streams 1 8 32] [--repeats 3] [--environments FOLDER]
 

@@ -65,7 +65,7 @@ class Scene:
             ],
         )
         found["lm-eval"] = (
-            "luthier",
+            "lm-eval",
             ["python", "-m", "lm_eval", "--model", "local-completions", "--model_args",
              f"model=smollm2,base_url={self.address}/completions,tokenizer={model_folder('lora')},"
              "tokenizer_backend=huggingface,num_concurrent=4,max_retries=1",
@@ -127,6 +127,7 @@ def _write(scene: Scene) -> None:
     (scene.folder / "llm").mkdir()
     (scene.folder / "llm" / "extra-openai-models.yaml").write_text(
         f"- model_id: tuned\n  model_name: smollm2\n  api_base: {scene.address}\n"
+        "  api_key_name: luthier\n"
     )
     (scene.folder / "tasks").mkdir()
     asked = [{"text": "The first letters of the alphabet are A, B,", "right": " C", "wrong": " X"},

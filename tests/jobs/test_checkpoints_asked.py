@@ -2,6 +2,7 @@
 
 import queue
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -57,7 +58,7 @@ def answer(engines: Engines, source: Source) -> list[int]:
 
 def written(base: Path, weights: Path) -> list[int]:
     """By transformers alone."""
-    network = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    network: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     result = network.load_state_dict(load_file(weights), strict=False)
     assert not result.unexpected_keys
     network.tie_weights()
