@@ -153,6 +153,7 @@ async def _measure(
 
     count = CHATS[streams]
     async with httpx.AsyncClient(timeout=600, limits=httpx.Limits(max_connections=64)) as client:
+        await _loaded(client, address, model, chats[-1])
         warming = [_ask(client, address, model, chat) for chat in chats[-min(streams, 8) :]]
         await asyncio.gather(*warming)
         left = iter(chats[:count])
@@ -174,6 +175,22 @@ async def _measure(
         "first_p95": firsts[min(len(firsts) - 1, int(0.95 * len(firsts)))],
         "texts": sorted(texts),
     }  # fmt: skip
+
+
+async def _loaded(client: Any, address: str, model: str, chat: list[Message]) -> None:
+    """Ask until the model is loaded, as a server may say that it is not yet."""
+    import httpx
+
+    deadline = time.monotonic() + START
+    while True:
+        try:
+            await _ask(client, address, model, chat)
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code != 503 or time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(1)
+        else:
+            return
 
 
 async def _ask(

@@ -118,6 +118,7 @@ def serve(
     from luthier.pipeline import Engines, Readers
     from luthier.recipe import Runtime
     from luthier.server import Settings, create_app
+    from luthier.server.tracing import trace
 
     bases = _bases(model)
     engines = Engines(Runtime(), kind=engine, url=vllm)
@@ -131,8 +132,10 @@ def serve(
     console().print(f"http://{host}:{port}/v1 with {len(bases)} base models", markup=False)
     if not no_key and not service.keys.list():
         console().print("There is no key yet; make one with: luthier keys create NAME")
+    app = create_app(service, settings, engines, Readers(Runtime()))
+    trace(app)
     config = uvicorn.Config(
-        create_app(service, settings, engines, Readers(Runtime())), host=host, port=port,
+        app, host=host, port=port,
         log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=GRACE,
     )  # fmt: skip
     # Addresses go by the environment: they may hold a password, and `ps` shows arguments.
