@@ -23,6 +23,9 @@ from luthier.cli.screen import console
 from luthier.errors import ConfigError
 
 if TYPE_CHECKING:
+    import uvicorn
+    from fastapi import FastAPI
+
     from luthier.jobs import Service
     from luthier.server import Base, Settings
 
@@ -112,8 +115,6 @@ def serve(
 ) -> None:
     """Answer OpenAI's fine-tuning protocol, and work on the jobs."""
     _needs_serving()
-    import uvicorn
-
     from luthier.jobs import Service
     from luthier.pipeline import Engines, Readers
     from luthier.recipe import Runtime
@@ -134,17 +135,23 @@ def serve(
         console().print("There is no key yet; make one with: luthier keys create NAME")
     app = create_app(service, settings, engines, Readers(Runtime()))
     trace(app)
-    config = uvicorn.Config(
-        app, host=host, port=port,
-        log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=GRACE,
-    )  # fmt: skip
     # Addresses go by the environment: they may hold a password, and `ps` shows arguments.
     os.environ |= {"LUTHIER_DATABASE": database, "LUTHIER_STORAGE": storage}
     command = _worker_command(workspace, slots, memory) if workers else []
     # uvicorn ends tidily at SIGTERM, then passes it on: as Ctrl-C, so that the worker ends, too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt), _working(command):
-        uvicorn.Server(config).run()
+        _listening(app, host, port).run()
+
+
+def _listening(app: "FastAPI", host: str, port: int) -> "uvicorn.Server":
+    import uvicorn
+
+    config = uvicorn.Config(
+        app, host=host, port=port, log_config=None, access_log=False, server_header=False,
+        timeout_graceful_shutdown=GRACE,
+    )  # fmt: skip
+    return uvicorn.Server(config)
 
 
 def _check(settings: "Settings", host: str) -> None:
