@@ -152,7 +152,9 @@ async def _measure(
     import httpx
 
     count = CHATS[streams]
-    async with httpx.AsyncClient(timeout=600, limits=httpx.Limits(max_connections=64)) as client:
+    # llama.cpp closes connections that were used for a while, which others would take for an error.
+    limits = httpx.Limits(max_connections=64, max_keepalive_connections=0)
+    async with httpx.AsyncClient(timeout=600, limits=limits) as client:
         await _loaded(client, address, model, chats[-1])
         warming = [_ask(client, address, model, chat) for chat in chats[-min(streams, 8) :]]
         await asyncio.gather(*warming)

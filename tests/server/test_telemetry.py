@@ -2,6 +2,7 @@
 
 import gzip
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -48,11 +49,23 @@ def collector() -> Iterator[str]:
     server.server_close()
 
 
+def told() -> list[tuple[str, str]]:
+    """Service and name of each span that was sent."""
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+    found = []
+    for path, body in Collector.sent:
+        assert path == "/v1/traces"
+        for sent in ExportTraceServiceRequest.FromString(body).resource_spans:
+            named = {a.key: a.value.string_value for a in sent.resource.attributes}
+            found += [(named["service.name"], span.name)
+                      for scope in sent.scope_spans for span in scope.spans]  # fmt: skip
+    return found
+
+
 def test_spans_reach_a_collector(
     tmp_path: Path, collector: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector)
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
@@ -62,20 +75,11 @@ def test_spans_reach_a_collector(
         client.get("/v1/models")
         client.get("/v1/files/file-absent")
         client.get("/health")
-        deadline = threading.Event()
-        for _ in range(100):
-            if Collector.sent:
-                break
-            deadline.wait(0.1)
-    spans, names = [], set()
-    for path, body in Collector.sent:
-        assert path == "/v1/traces"
-        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-            names |= {a.value.string_value for a in resource.resource.attributes
-                      if a.key == "service.name"}  # fmt: skip
-            spans += [span.name for scope in resource.scope_spans for span in scope.spans]
-    assert names == {"luthier"}
-    assert sorted(spans) == ["GET /v1/files/{file_id}", "GET /v1/models"]
+        deadline = time.monotonic() + 10
+        while len(spans := told()) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert {service for service, _ in spans} == {"luthier"}
+    assert sorted(name for _, name in spans) == ["GET /v1/files/{file_id}", "GET /v1/models"]
 
 
 def test_what_is_not_known_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
