@@ -46,7 +46,7 @@ MAX_LINES, MAX_FUNCTION, MAX_PARAMETERS, MAX_NESTING = 500, 60, 6, 3
 EXCEPTIONS = {
     "src/luthier/cli/machine.py may not import models": "doctor reports on devices, its whole task",
     "src/luthier/cli/screen.py may not import training": "shows training events by their type",
-    "src/luthier/jobs/process.py may not import training": "tells training events by their type",
+    "src/luthier/jobs/telling.py may not import training": "tells training events by their type",
     "src/luthier/jobs/storage.py catches Exception": "each file system of fsspec has its errors",
     "src/luthier/models/attention.py flat_attention_forward has 8 parameters": "transformers' "
     "attention interface sets them",

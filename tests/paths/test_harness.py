@@ -57,7 +57,7 @@ WRITING = {
 
 
 def asked(model: Any, folder: Path, name: str) -> dict[str, Any]:
-    manager = lm_eval.tasks.TaskManager(include_path=str(folder))
+    manager = lm_eval.tasks.TaskManager(include_path=str(folder), include_defaults=False)
     found = lm_eval.simple_evaluate(
         model=model, tasks=[name], task_manager=manager, bootstrap_iters=0, verbosity="ERROR"
     )

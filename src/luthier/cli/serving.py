@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -82,6 +82,17 @@ Memory = Annotated[
     ),
 ]  # fmt: skip
 
+Ray = Annotated[
+    str,
+    typer.Option(
+        "--ray", metavar="ADDRESS",
+        help="Submit jobs to this Ray cluster; its nodes must see the workspace and the storage.",
+    ),
+]  # fmt: skip
+RayWorkers = Annotated[
+    int, typer.Option("--ray-workers", min=1, help="Of the cluster, for each job.")
+]
+
 keys = typer.Typer(help="Keys of a service's clients.", no_args_is_help=True)
 
 
@@ -101,6 +112,8 @@ def serve(
     ] = 1,
     slots: Slots = 1,
     memory: Memory = None,
+    ray: Ray = "",
+    ray_workers: RayWorkers = 1,
     no_key: Annotated[
         bool, typer.Option("--no-key", help="Ask for no key; only on this machine.")
     ] = False,
@@ -137,7 +150,8 @@ def serve(
     trace(app)
     # Addresses go by the environment: they may hold a password, and `ps` shows arguments.
     os.environ |= {"LUTHIER_DATABASE": database, "LUTHIER_STORAGE": storage}
-    command = _worker_command(workspace, slots, memory) if workers else []
+    options = {"slots": slots, "memory": memory, "ray": ray, "ray-workers": ray_workers}
+    command = _worker_command(workspace, options) if workers else []
     # uvicorn ends tidily at SIGTERM, then passes it on: as Ctrl-C, so that the worker ends, too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt), _working(command):
@@ -177,12 +191,11 @@ def _bases(texts: Sequence[str]) -> "dict[str, Base]":
     return {name: Base(name, source) for name, source in named}
 
 
-def _worker_command(workspace: Path, slots: int, memory: float | None) -> list[str]:
-    bound = [] if memory is None else ["--memory", str(memory)]
-    return [
-        sys.executable, "-m", "luthier.cli", "worker",
-        "--workspace", str(workspace), "--slots", str(slots), "--attached", *bound,
-    ]  # fmt: skip
+def _worker_command(workspace: Path, options: "Mapping[str, object]") -> list[str]:
+    given = [word for name, value in options.items() if value not in (None, "")
+             for word in (f"--{name}", str(value))]  # fmt: skip
+    command = [sys.executable, "-m", "luthier.cli", "worker", "--workspace", str(workspace)]
+    return [*command, *given, "--attached"]
 
 
 @contextmanager
@@ -222,6 +235,8 @@ def worker(
     storage: StorageUrl = "",
     slots: Slots = 1,
     memory: Memory = None,
+    ray: Ray = "",
+    ray_workers: RayWorkers = 1,
     attached: Annotated[bool, typer.Option("--attached", hidden=True)] = False,
 ) -> None:
     """Work on a service's jobs until stopped; then they save, and others take them up."""
@@ -237,7 +252,7 @@ def worker(
     log = logging.getLogger("luthier.worker")
     found = Worker(
         service.jobs, service.files, service.storage, slots=slots,
-        memory=int((memory or 0) * 2**30), say=log.info,
+        memory=int((memory or 0) * 2**30), ray=ray, ray_workers=ray_workers, say=log.info,
     )  # fmt: skip
     log.info("worker %s is ready", found.name)
     found.run(over.is_set, over.wait)

@@ -18,6 +18,7 @@ from luthier.recipe import ReadRecipe, read_recipe
 
 if TYPE_CHECKING:
     from luthier.pipeline import Event, Tuned
+    from luthier.pipeline.board import Say
 
 INTERRUPTED = 130
 
@@ -126,7 +127,7 @@ def _train_on_ray(
     return pipeline.tune_on_ray(read, pipeline.Cluster(address, workers, cores, storage), _shown)
 
 
-def _shown() -> "Callable[[Event], None]":
+def _shown(say: "Say") -> "Callable[[Event], None]":
     """Shows events in the first worker, whose output Ray brings here."""
     return Screen().show
 

@@ -9,12 +9,12 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from uuid import uuid4
 
 from luthier.data import read_dataset, refuse_errors
-from luthier.errors import LuthierError, StorageError
+from luthier.errors import ConfigError, LuthierError, StorageError
 from luthier.jobs.attendant import Attendant, Desk
 from luthier.jobs.files import Files
 from luthier.jobs.orders import MADE, order_of, without_paths
@@ -47,6 +47,10 @@ class Worker:
     """Jobs worked on at once, as far as they fit into memory together."""
     memory: int = 0
     """Bytes that they may need together; 0: of what the machine has."""
+    ray: str = ""
+    """Address of a Ray cluster that does the jobs; empty: this machine."""
+    ray_workers: int = 1
+    """Of the cluster, for each job."""
     lease: float = LEASE
     environment: Mapping[str, str] = field(default_factory=dict)
     """For the jobs' processes."""
@@ -61,6 +65,11 @@ class Worker:
     _tidied: float = -TIDY
 
     def __post_init__(self) -> None:
+        if self.ray and self.storage.folder is None:
+            raise ConfigError(
+                "a cluster's nodes read files and runs where they lie", where="--ray",
+                accepted="--storage that is a folder which all nodes see at the same place",
+            )  # fmt: skip
         self._watch = Watch(self.lease)
         self.name = self.name or f"{socket.gethostname()[:40]}-{os.getpid()}-{uuid4().hex[:8]}"
 
@@ -112,7 +121,7 @@ class Worker:
 
     def _fits(self, job: JobRow) -> bool:
         """Whether there is memory for a job beside those in hand; alone it is always tried."""
-        if self.slots == 1:
+        if self.slots == 1 or self.ray:  # a cluster looks after its own
             return True
         from luthier.pipeline.needing import memory_for_runs
 
@@ -204,4 +213,5 @@ class Worker:
         if job.source.startswith(MADE):
             place = job.source.removeprefix(MADE)
             made = self.storage.local_folder(place, but="checkpoints")
-        return order_of(job, files, self._workspace(job), made)
+        order = order_of(job, files, self._workspace(job), made)
+        return replace(order, ray=self.ray, ray_workers=self.ray_workers)

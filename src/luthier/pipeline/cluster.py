@@ -7,7 +7,9 @@ runs are copied to and from.
 """
 
 import os
+import signal
 import socket
+import threading
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier.errors import ConfigError, LuthierError, missing_package
+from luthier.pipeline.board import Board, Say, asks, listening
 from luthier.pipeline.events import Event, Ready
 from luthier.pipeline.preparing import prepare
 from luthier.pipeline.tuning import Tuned, tune
@@ -23,7 +26,8 @@ from luthier.runs import Mirror, Workspace
 from luthier.training import Saved, join_ranks
 from luthier.training.ranks import TIMEOUT
 
-Observer = Callable[[], Callable[[Event], None]]
+Observer = Callable[[Say], Callable[[Event], None]]
+"""Made in the first worker, of what tells whoever ordered the run a line."""
 
 MAX_FAILURES = 3
 """Times that lost workers are started again before the run is given up."""
@@ -43,10 +47,17 @@ class Cluster:
     """URL that runs are copied to, for nodes that share no disk."""
 
 
-def tune_on_ray(read: ReadRecipe, cluster: Cluster, make_observer: Observer) -> Tuned:
+def tune_on_ray(
+    read: ReadRecipe,
+    cluster: Cluster,
+    make_observer: Observer,
+    hear: Say = lambda line: None,
+    is_interrupted: Callable[[], bool] = lambda: False,
+) -> Tuned:
     """Go the whole path on a cluster. Raises ConfigError when Ray is missing or cannot be reached.
 
-    `make_observer` is called in the first worker and gives what its events are shown to. A
+    `make_observer` is called in the first worker and gives what its events are shown to; what it
+    tells is heard here. Where `is_interrupted` answers true the run is saved and ends unfinished. A
     LuthierError of a worker is raised here; anything else comes back as Ray's error.
     """
     ray = _ray()
@@ -63,12 +74,13 @@ def tune_on_ray(read: ReadRecipe, cluster: Cluster, make_observer: Observer) -> 
     _connect(ray, cluster.address)
     note = f"{uuid.uuid4().hex}.run"
     fewest, most = cluster.workers
+    board = ray.remote(num_cpus=0)(Board).remote()
     try:
         trainer = ray.train.torch.TorchTrainer(
             _work,
             train_loop_config={
                 "read": read, "make_observer": make_observer, "note": note, "place": place,
-                "copies": bool(cluster.storage),
+                "copies": bool(cluster.storage), "board": board,
             },
             scaling_config=ray.train.ScalingConfig(
                 num_workers=fewest if fewest == most else (fewest, most),
@@ -82,7 +94,9 @@ def tune_on_ray(read: ReadRecipe, cluster: Cluster, make_observer: Observer) -> 
                 failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
             ),
         )  # fmt: skip
-        trainer.fit()
+        with listening(ray, board, hear, is_interrupted):
+            trainer.fit()
+        evaluation = ray.get(board.evaluation.remote())
     except ray.train.TrainingFailedError as error:
         said = _said_by_worker(error)
         if said is None:
@@ -98,11 +112,13 @@ def tune_on_ray(read: ReadRecipe, cluster: Cluster, make_observer: Observer) -> 
         run = opened.find(mirror.read(note))
     finally:
         opened.close()
-    return Tuned(run, is_finished=run.record.status == "finished")
+    return Tuned(run, run.record.status == "finished", evaluation)
 
 
 def _connect(ray: Any, address: str) -> None:
     """Join the cluster, or start one on this machine. Raises ConfigError when none answers."""
+    # Ray puts its own in place of ours, which let a run save.
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         _knock(address)
         ray.init(
@@ -116,6 +132,9 @@ def _connect(ray: Any, address: str) -> None:
             where=f"--ray {address}",
             accepted="the address that ray start prints, auto, or local",
         ) from error
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _said_by_worker(error: Exception) -> LuthierError | None:
@@ -140,10 +159,12 @@ def _work(settings: dict[str, Any]) -> None:
     if context.get_world_rank() != 0:
         tune(prepare(settings["read"]))
         return
-    observe = settings["make_observer"]()
+    board = settings["board"]
+    observe = settings["make_observer"](lambda line: ray.get(board.tell.remote(line)))
     if settings["copies"]:
         observe = _copying(observe, mirror)
-    tuned = tune(prepare(settings["read"]), observe)
+    tuned = tune(prepare(settings["read"]), observe, asks(ray, board))
+    ray.get(board.conclude.remote(tuned.evaluation))
     if settings["copies"]:
         mirror.push(tuned.run.id)
     mirror.write(settings["note"], tuned.run.id)
