@@ -29,7 +29,7 @@ pytestmark = [
     pytest.mark.enable_socket,
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),
 ]
-RUNTIME = Runtime.model_validate({"device": "cpu", "dtype": "float32"})
+RUNTIME = Runtime.model_validate({"device": "cpu", "dtype": "float32", "threads": 1})
 PROMPT = [5, 9, 12, 40, 17, 33, 8, 21]
 GREEDY = Choosing(temperature=0)
 RECORDED = Path(__file__).parents[1] / "golden" / "vllm"

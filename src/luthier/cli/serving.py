@@ -230,6 +230,7 @@ def _keep_working(command: Sequence[str], over: threading.Event) -> None:
 
 
 def worker(
+    *,
     workspace: Folder = DEFAULT_WORKSPACE,
     database: DatabaseUrl = "",
     storage: StorageUrl = "",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from luthier.errors import LuthierError
 from luthier.evaluation import EvaluationResult
 
 POLL = 0.5
@@ -21,7 +22,7 @@ class Board:
     def __init__(self) -> None:
         self._lines: list[str] = []
         self._is_to_end = False
-        self._evaluation: EvaluationResult | None = None
+        self._result: EvaluationResult | LuthierError | None = None
 
     def tell(self, line: str) -> None:
         """Keep a line until it is taken."""
@@ -40,13 +41,13 @@ class Board:
         """Whether somebody has asked for it."""
         return self._is_to_end
 
-    def conclude(self, evaluation: EvaluationResult | None) -> None:
-        """Keep how the run was judged."""
-        self._evaluation = evaluation
+    def conclude(self, result: EvaluationResult | LuthierError | None) -> None:
+        """Keep how the run was judged, or what was wrong with it."""
+        self._result = result
 
-    def evaluation(self) -> EvaluationResult | None:
-        """How the run was judged."""
-        return self._evaluation
+    def result(self) -> EvaluationResult | LuthierError | None:
+        """How the run was judged, or what was wrong with it."""
+        return self._result
 
 
 def asks(ray: Any, board: Any) -> Callable[[], bool]:

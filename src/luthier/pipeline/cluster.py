@@ -73,30 +73,18 @@ def tune_on_ray(
         )
     _connect(ray, cluster.address)
     note = f"{uuid.uuid4().hex}.run"
-    fewest, most = cluster.workers
     board = ray.remote(num_cpus=0)(Board).remote()
     try:
-        trainer = ray.train.torch.TorchTrainer(
-            _work,
-            train_loop_config={
-                "read": read, "make_observer": make_observer, "note": note, "place": place,
-                "copies": bool(cluster.storage), "board": board,
-            },
-            scaling_config=ray.train.ScalingConfig(
-                num_workers=fewest if fewest == most else (fewest, most),
-                use_gpu=read.recipe.runtime.device == "cuda",
-                resources_per_worker={"CPU": cluster.cores},
-            ),
-            # Ray joins the workers, and would have them wait half an hour for the first one.
-            torch_config=ray.train.torch.TorchConfig(timeout_s=int(TIMEOUT.total_seconds())),
-            run_config=ray.train.RunConfig(
-                storage_path=place,
-                failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
-            ),
-        )  # fmt: skip
+        settings = {
+            "read": read, "make_observer": make_observer, "note": note, "place": place,
+            "copies": bool(cluster.storage), "board": board,
+        }  # fmt: skip
+        trainer = _trainer(ray, cluster, settings)
         with listening(ray, board, hear, is_interrupted):
             trainer.fit()
-        evaluation = ray.get(board.evaluation.remote())
+        result = ray.get(board.result.remote())
+        if isinstance(result, LuthierError):
+            raise result
     except ray.train.TrainingFailedError as error:
         said = _said_by_worker(error)
         if said is None:
@@ -112,7 +100,26 @@ def tune_on_ray(
         run = opened.find(mirror.read(note))
     finally:
         opened.close()
-    return Tuned(run, run.record.status == "finished", evaluation)
+    return Tuned(run, run.record.status == "finished", result)
+
+
+def _trainer(ray: Any, cluster: Cluster, settings: dict[str, Any]) -> Any:
+    fewest, most = cluster.workers
+    return ray.train.torch.TorchTrainer(
+        _work,
+        train_loop_config=settings,
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=fewest if fewest == most else (fewest, most),
+            use_gpu=settings["read"].recipe.runtime.device == "cuda",
+            resources_per_worker={"CPU": cluster.cores},
+        ),
+        # Ray joins the workers, and would have them wait half an hour for the first one.
+        torch_config=ray.train.torch.TorchConfig(timeout_s=int(TIMEOUT.total_seconds())),
+        run_config=ray.train.RunConfig(
+            storage_path=settings["place"],
+            failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
+        ),
+    )
 
 
 def _connect(ray: Any, address: str) -> None:
@@ -163,7 +170,13 @@ def _work(settings: dict[str, Any]) -> None:
     observe = settings["make_observer"](lambda line: ray.get(board.tell.remote(line)))
     if settings["copies"]:
         observe = _copying(observe, mirror)
-    tuned = tune(prepare(settings["read"]), observe, asks(ray, board))
+    try:
+        tuned = tune(prepare(settings["read"]), observe, asks(ray, board))
+    except LuthierError as error:
+        if context.get_world_size() > 1:
+            raise  # the others wait for this one, and must be ended
+        ray.get(board.conclude.remote(error))  # else Ray would try it again, to the same end
+        return
     ray.get(board.conclude.remote(tuned.evaluation))
     if settings["copies"]:
         mirror.push(tuned.run.id)

@@ -38,7 +38,8 @@ __all__ = [
     "Told",
 ]
 
-SLOTS = 16
+SLOTS = 32
+"""Answers written at once at most, where memory is enough."""
 CONTEXT = 4096
 MAX_ADAPTERS = 64
 """Over one base; the one that was asked longest ago makes room for another."""

@@ -15,9 +15,14 @@ from luthier.models import (
     load_model,
     load_trained,
 )
+from luthier.models.cache import bytes_per_token
+from luthier.pipeline.needing import memory_for_runs
 from luthier.pipeline.placing import place
 from luthier.recipe import LoRA, Runtime
 from luthier.tokens import Tokenizer
+
+CACHE_SHARE = 4
+"""What of the memory may be full of keys and values: one in so many."""
 
 
 class Own:
@@ -44,6 +49,9 @@ class Own:
             load_trained(model.network, weights)
         self.tokenizer = Tokenizer.load(folder)
         self.context = min(most, self.tokenizer.context_length or most)
+        # Memory for keys and values is taken as slots fill; all of them may be full one day.
+        most_slots = memory_for_runs() // CACHE_SHARE // (bytes_per_token(model) * self.context)
+        slots = max(1, min(slots, most_slots))
         self._forms: Forms | None = None
         self._engine = Engine(model, num_slots=slots, context=self.context, hold_to=self._hold_to)
 
