@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from luthier.cli import app
 from luthier.errors import ConfigError
+from luthier.jobs import Service
 from tiny import write_model
 
 pytestmark = pytest.mark.enable_socket
@@ -41,6 +42,21 @@ def test_keys_are_made_listed_and_revoked(tmp_path: Path) -> None:
     assert json.loads(run("keys", "list", "--json", *place))[0]["revoked"]
     with pytest.raises(ConfigError, match="no such key"):
         run("keys", "revoke", "anna", *place)
+
+
+def test_who_changed_what_is_shown(tmp_path: Path) -> None:
+    place = ("--workspace", str(tmp_path))
+    run("keys", "create", "anna", *place)
+    (key,) = json.loads(run("keys", "list", "--json", *place))
+    service = Service.at(tmp_path, "", "")
+    service.keys.note(key["id"], "file.create", "file-1", "req-1")
+    service.keys.note("", "file.delete", "file-1", "req-2")
+    newest, first = json.loads(run("keys", "record", "--json", *place))
+    assert (first["name"], first["action"], first["subject"]) == ("anna", "file.create", "file-1")
+    assert newest["request"] == "req-2"
+    shown = run("keys", "record", "--last", "1", *place)
+    assert "without a key" in shown
+    assert "anna" not in shown
 
 
 def test_without_keys_it_listens_on_this_machine_only() -> None:

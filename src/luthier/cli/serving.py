@@ -339,5 +339,29 @@ def revoke_key(
     console().print(f"{key} is revoked", markup=False)
 
 
+@keys.command("record")
+def show_record(
+    last: Annotated[int, typer.Option("--last", min=1, help="How many, the newest first.")] = 50,
+    workspace: Folder = DEFAULT_WORKSPACE,
+    database: DatabaseUrl = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show who changed what, by which request."""
+    names = {row.id: row.name for row in (service := open_service(workspace, database)).keys.list()}
+    told = [
+        {"at": _day(row.created_at), "key": row.key_id, "name": names.get(row.key_id, ""),
+         "action": row.action, "subject": row.subject, "request": row.request_id}
+        for row in service.keys.record(last)
+    ]  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps(told, indent=1))
+        return
+    table = Table("at", "who", "did", "to", "request", box=None)
+    for entry in told:
+        who = entry["name"] or entry["key"] or "without a key"
+        table.add_row(entry["at"], who, entry["action"], entry["subject"], entry["request"])
+    console().print(table)
+
+
 def _day(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
