@@ -347,7 +347,8 @@ def show_record(
     as_json: AsJson = False,
 ) -> None:
     """Show who changed what, by which request."""
-    names = {row.id: row.name for row in (service := open_service(workspace, database)).keys.list()}
+    service = open_service(workspace, database)
+    names = {row.id: row.name for row in service.keys.list()}
     told = [
         {"at": _day(row.created_at), "key": row.key_id, "name": names.get(row.key_id, ""),
          "action": row.action, "subject": row.subject, "request": row.request_id}
