@@ -172,7 +172,8 @@ def _check(scene: Scene) -> dict[str, Any]:
     """Whether everything is there."""
     from openai import OpenAI
 
-    client = OpenAI(base_url=scene.address, api_key="none", max_retries=8)
+    # The last kill may have been the server's, which takes a while to start.
+    client = OpenAI(base_url=scene.address, api_key="none", max_retries=40)
     deadline = time.monotonic() + 1200
     jobs: list[Any] = []
     while time.monotonic() < deadline:
